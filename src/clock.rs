@@ -1,0 +1,41 @@
+//! Wall time, from one place, so that a test can hold it. Monotonic time comes from the runtime.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::time::Timestamp;
+
+/// Tells the wall time.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Option<Arc<AtomicU64>>);
+
+impl Clock {
+    /// The machine's clock.
+    pub fn system() -> Self {
+        Self(None)
+    }
+
+    /// A clock that shows what it was last [`set`](Self::set) to: for tests.
+    pub fn held(at: Timestamp) -> Self {
+        Self(Some(Arc::new(AtomicU64::new(at.millis()))))
+    }
+
+    /// Moves a held clock; no effect on the machine's.
+    pub fn set(&self, at: Timestamp) {
+        if let Some(held) = &self.0 {
+            held.store(at.millis(), Ordering::Relaxed);
+        }
+    }
+
+    /// Now.
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            Some(held) => Timestamp::from_millis(held.load(Ordering::Relaxed)),
+            None => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The `gatepost` program.
+
+fn main() {}

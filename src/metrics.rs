@@ -1,0 +1,1 @@
+//! Metrics: Prometheus, prefix `gatepost_`, base units, closed label sets.

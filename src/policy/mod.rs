@@ -1,0 +1,4 @@
+//! Policies: who is let in before any test, and how many at once. Pure.
+
+pub mod access;
+pub mod quota;

@@ -1,0 +1,44 @@
+//! What is remembered of a client: until when each passed test counts.
+
+use super::test::{PerTest, Test};
+use crate::time::Timestamp;
+
+/// Until when each test counts as passed: whole seconds since the epoch, 0 for never passed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Standing {
+    passed_until: PerTest<u32>,
+}
+
+impl Standing {
+    /// The standing of a client that was never seen.
+    pub fn stranger() -> Self {
+        Self::default()
+    }
+
+    /// Whether the pass of `test` still counts.
+    pub fn holds(&self, test: Test, now: Timestamp) -> bool {
+        u64::from(self.passed_until[test]) > now.seconds()
+    }
+
+    /// Remembers a pass of `test`; an earlier pass that counts for longer stays.
+    pub fn pass(&mut self, test: Test, until: Timestamp) {
+        let until = u32::try_from(until.seconds()).unwrap_or(u32::MAX);
+        self.passed_until[test] = self.passed_until[test].max(until);
+    }
+
+    /// Forgets the pass of `test`.
+    pub fn fail(&mut self, test: Test) {
+        self.passed_until[test] = 0;
+    }
+
+    /// Until when `test` counts as passed; the epoch if it never was.
+    pub fn until(&self, test: Test) -> Timestamp {
+        Timestamp::from_seconds(u64::from(self.passed_until[test]))
+    }
+
+    /// When nothing in it counts any more: from then on it is as good as a stranger's.
+    pub fn expires(&self) -> Timestamp {
+        let last = Test::ALL.into_iter().map(|test| self.passed_until[test]).max().unwrap_or(0);
+        Timestamp::from_seconds(u64::from(last))
+    }
+}

@@ -1,0 +1,1 @@
+//! The daemon: gates opened, lanes run, signals heard.

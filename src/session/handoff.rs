@@ -1,0 +1,196 @@
+//! Handoff: a client that has passed gets the backend, and the backend gets the client, with the dialogue so far replayed
+//! to it one command at a time.
+//!
+//! Only what brings the backend to where the client is gets replayed: HELO or EHLO, and MAIL where a transaction is
+//! open, both with the client's own parameters. The command at which it was decided is not answered here: it is still
+//! unread when the relay begins, and the backend's reply to it goes to the client.
+//!
+//! | the backend | the client hears |
+//! | --- | --- |
+//! | is away, breaks off, or says what is no reply | 421 |
+//! | refuses to greet, or refuses EHLO or MAIL | that refusal, as the answer to its command |
+//! | no longer offers what the client has already used | 421 |
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::Guest;
+use crate::backend::{Failure, next_reply};
+use crate::journal::Outcome;
+use crate::relay::{How, Opening};
+use crate::smtp::ehlo::{Keywords, Offer};
+use crate::smtp::reply::{self, Code, Parsed};
+
+/// A backend that is where the client is.
+pub(super) struct Ready {
+    pub backend: TcpStream,
+    /// What it has said that the client has not heard.
+    pub backend_bytes: Vec<u8>,
+    pub opening: Opening,
+}
+
+/// What there is to replay.
+pub(super) struct Replay<'a> {
+    /// Whether the client said EHLO rather than HELO.
+    pub extended: bool,
+    /// The name it gave, as it wrote it.
+    pub name: &'a [u8],
+    /// Its MAIL command without the line ending, where a transaction is open.
+    pub mail: Option<&'a [u8]>,
+    /// What it was told in the EHLO reply.
+    pub told: Keywords,
+    /// What of that it has used.
+    pub used: Keywords,
+}
+
+/// What came of a replay.
+pub(super) enum Handoff {
+    Ready(Ready),
+    /// The backend does not want it: its reply, line endings made CRLF.
+    Refused {
+        reply: Vec<u8>,
+        /// Whether the client can say nothing more after that.
+        closing: bool,
+    },
+    Failed(Trouble),
+}
+
+/// Why there is no backend for the client. Never its own fault.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    #[error("the backend: {0}")]
+    Backend(#[from] Failure),
+    #[error("the backend greets with {0}")]
+    Greeting(Code),
+    #[error("the backend no longer offers what the client has used; its keywords were learned anew")]
+    Drifted,
+}
+
+impl Trouble {
+    /// The name in the metrics.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Backend(failure) => failure.kind(),
+            Self::Greeting(_) => "greeting",
+            Self::Drifted => "drifted",
+        }
+    }
+
+    /// Whether the backend was connected to.
+    pub(super) fn reached(&self) -> bool {
+        !matches!(self, Self::Backend(Failure::Connect(_) | Failure::ConnectTimeout(_)))
+    }
+}
+
+/// For a client that has not been spoken to: the backend's greeting is still to come, and is the client's. Where a
+/// greeting has been begun with a teaser, only one that continues it will do.
+pub(super) async fn direct(guest: &Guest, teased: bool) -> Result<Ready, Trouble> {
+    let backend = &guest.gate.backend;
+    let mut connection = backend.dial(Some(guest.visitor())).await?;
+    let mut backend_bytes = Vec::new();
+    if teased {
+        let wait = backend.settings().reply_timeout;
+        let code = next_reply(&mut connection, &mut backend_bytes, wait).await?;
+        if code.number() != 220 {
+            return Err(Trouble::Greeting(code));
+        }
+    }
+    Ok(Ready { backend: connection, backend_bytes, opening: Opening::Greeting })
+}
+
+/// For a client that gatepost has spoken with.
+pub(super) async fn replay(guest: &Guest, replay: Replay<'_>) -> Handoff {
+    match try_replay(guest, &replay).await {
+        Ok(handoff) => handoff,
+        Err(trouble) => Handoff::Failed(trouble),
+    }
+}
+
+async fn try_replay(guest: &Guest, replay: &Replay<'_>) -> Result<Handoff, Trouble> {
+    let backend = &guest.gate.backend;
+    let wait = backend.settings().reply_timeout;
+    let mut connection = backend.dial(Some(guest.visitor())).await?;
+
+    let mut inbox = Vec::new();
+    let greeting = next_reply(&mut connection, &mut inbox, wait).await?;
+    if greeting.number() != 220 {
+        return refusal(&inbox, true);
+    }
+    take_reply(&mut inbox)?;
+
+    let verb: &[u8] = if replay.extended { b"EHLO " } else { b"HELO " };
+    let hello = ask(&mut connection, &mut inbox, &[verb, replay.name], guest).await?;
+    if !hello.is_positive() {
+        return refusal(&inbox, false);
+    }
+    let offer = match reply::parse(&inbox) {
+        Parsed::Complete(said) if replay.extended => Offer::read(&said),
+        _ => Offer::default(),
+    };
+    take_reply(&mut inbox)?;
+    if replay.extended {
+        backend.learn(&offer);
+    }
+    if !offer.keywords.covers(replay.used) {
+        return Err(Trouble::Drifted);
+    }
+
+    if let Some(mail) = replay.mail {
+        let answer = ask(&mut connection, &mut inbox, &[mail], guest).await?;
+        if !answer.is_positive() {
+            return refusal(&inbox, false);
+        }
+        take_reply(&mut inbox)?;
+    }
+    let offered = replay.told.and(offer.keywords);
+    let opening = Opening::Dialogue { offered, transaction: replay.mail.is_some() };
+    Ok(Handoff::Ready(Ready { backend: connection, backend_bytes: inbox, opening }))
+}
+
+/// Sends one command, in one write, and waits for its reply; nothing may have come before.
+async fn ask(
+    connection: &mut TcpStream,
+    inbox: &mut Vec<u8>,
+    parts: &[&[u8]],
+    guest: &Guest,
+) -> Result<Code, Failure> {
+    if !inbox.is_empty() {
+        // It answers what it was not asked. From here on nobody could say which reply belongs to which command.
+        return Err(Failure::NotSmtp);
+    }
+    let mut line = parts.concat();
+    line.extend_from_slice(b"\r\n");
+    connection.write_all(&line).await.map_err(Failure::Broken)?;
+    next_reply(connection, inbox, guest.gate.backend.settings().reply_timeout).await
+}
+
+/// Takes the reply at the front of `inbox` off it.
+fn take_reply(inbox: &mut Vec<u8>) -> Result<(), Failure> {
+    match reply::parse(inbox) {
+        Parsed::Complete(said) => {
+            let length = said.raw.len();
+            inbox.drain(..length);
+            Ok(())
+        }
+        Parsed::Incomplete | Parsed::Malformed => Err(Failure::NotSmtp),
+    }
+}
+
+fn refusal(inbox: &[u8], closing: bool) -> Result<Handoff, Trouble> {
+    let Parsed::Complete(said) = reply::parse(inbox) else { return Err(Failure::NotSmtp.into()) };
+    if !said.code.is_transient() && !said.code.is_permanent() {
+        // A 2yz or 3yz where neither makes sense.
+        return Err(Failure::NotSmtp.into());
+    }
+    let mut reply = Vec::with_capacity(said.raw.len());
+    said.write_to(&mut reply);
+    Ok(Handoff::Refused { reply, closing: closing || said.code.number() == 421 })
+}
+
+/// What the end of the relay means for the visit.
+pub(super) fn outcome(how: &How) -> Outcome {
+    match how {
+        How::Shutdown => Outcome::Shutdown,
+        _ => Outcome::Relayed,
+    }
+}

@@ -12,8 +12,6 @@
 //! An entry moves by changing places with another one; the index holds its number, so each move mends two numbers.
 //! A shard knows nothing of locks; time is an argument.
 
-use std::hash::Hash;
-
 use ahash::RandomState;
 use hashbrown::HashTable;
 
@@ -29,7 +27,7 @@ const SWEEP: usize = 4;
 const CANDIDATES: usize = 8;
 
 /// A [`ClientKey`] in parts of four bytes, so that an entry is 44 bytes and not 56.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Key {
     bits: [u32; 2],
     v6: bool,
@@ -43,8 +41,10 @@ impl Key {
         }
     }
 
+    /// An IPv4 client and an IPv6 network may share a hash: two keys at the most, and one number is hashed fastest.
     pub(super) fn hash(self, hasher: &RandomState) -> u64 {
-        hasher.hash_one(self)
+        let [high, low] = self.bits;
+        hasher.hash_one(u64::from(high) << 32 | u64::from(low))
     }
 }
 
@@ -133,10 +133,11 @@ impl Shard {
         if self.room == 0 || entry.has_expired(now) {
             return;
         }
-        if self.entries.len() >= self.room {
-            self.evict(hasher);
+        if self.entries.len() < self.room {
+            self.push(entry, hash, hasher);
+        } else if let Some(slot) = self.victim() {
+            self.replace(slot, entry, hash, hasher);
         }
-        self.push(entry, hash, hasher);
     }
 
     /// The number of the entry of `key`.
@@ -152,11 +153,29 @@ impl Shard {
             let more = (self.entries.len() / 4).max(16).min(self.room - self.entries.len());
             self.entries.reserve_exact(more);
         }
-        let slot = self.entries.len() as u32;
         self.entries.push(entry);
-        let entries = &self.entries;
-        self.index
-            .insert_unique(hash, slot, |&slot| entries.get(slot as usize).map_or(0, |entry| entry.key().hash(hasher)));
+        self.enter(self.entries.len() - 1, hash, hasher);
+    }
+
+    /// Lets an entry give way to another one.
+    fn replace(&mut self, slot: usize, entry: Entry, hash: u64, hasher: &RandomState) {
+        let Some(place) = self.entries.get_mut(slot) else { return };
+        let old = std::mem::replace(place, entry);
+        self.strike(old.key(), slot, hasher);
+        self.enter(slot, hash, hasher);
+    }
+
+    /// Puts the number of the entry with `hash` into the index.
+    fn enter(&mut self, slot: usize, hash: u64, hasher: &RandomState) {
+        let hash_of = |&slot: &u32| self.entries.get(slot as usize).map_or(0, |entry| entry.key().hash(hasher));
+        self.index.insert_unique(hash, slot as u32, hash_of);
+    }
+
+    /// Takes the number of the entry of `key` out of the index.
+    fn strike(&mut self, key: Key, slot: usize, hasher: &RandomState) {
+        if let Ok(found) = self.index.find_entry(key.hash(hasher), |&other| other as usize == slot) {
+            found.remove();
+        }
     }
 
     /// Moves an entry from probation to the proven. If they are full, the hand takes one step: it changes places with the
@@ -209,16 +228,14 @@ impl Shard {
         expired
     }
 
-    /// Makes room for one: of the next few on probation, the one that holds least long goes. The proven never fill the
-    /// shard, so there is one.
-    fn evict(&mut self, hasher: &RandomState) {
+    /// Which one gives way to a newcomer: of the next few on probation, the one that holds least long. The proven never
+    /// fill the shard, so in a full one there is one.
+    fn victim(&mut self) -> Option<usize> {
         let on_probation = self.entries.len() - self.proven;
         let next = (0..CANDIDATES.min(on_probation)).map(|n| self.proven + (self.swept_probation + n) % on_probation);
-        let holds_until = |slot: &usize| self.entries.get(*slot).map(|entry| entry.standing.expires());
-        if let Some(slot) = next.min_by_key(holds_until) {
-            self.remove(slot, hasher);
-            self.swept_probation += CANDIDATES - 1;
-        }
+        let victim = next.min_by_key(|&slot| self.entries.get(slot).map(|entry| entry.standing.expires()));
+        self.swept_probation += CANDIDATES - SWEEP;
+        victim
     }
 
     /// Takes an entry out. The last one of its part takes its place.
@@ -236,10 +253,7 @@ impl Shard {
         let Some(last) = self.entries.len().checked_sub(1) else { return };
         self.swap(slot, last, hasher);
         if let Some(entry) = self.entries.pop() {
-            let found = self.index.find_entry(entry.key().hash(hasher), |&slot| slot as usize == last);
-            if let Ok(found) = found {
-                found.remove();
-            }
+            self.strike(entry.key(), last, hasher);
         }
     }
 

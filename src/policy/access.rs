@@ -159,7 +159,8 @@ mod tests {
     #[test]
     fn the_first_match_wins() {
         use Access::{Allow, Deny, Test};
-        let cases: &[(&[(&str, Access)], &str, Access)] = &[
+        type Case<'a> = (&'a [(&'a str, Access)], &'a str, Access);
+        let cases: &[Case<'_>] = &[
             (&[], "192.0.2.1", Test),
             (&[("192.0.2.1/32", Allow), ("192.0.2.0/24", Deny)], "192.0.2.1", Allow),
             (&[("192.0.2.1/32", Allow), ("192.0.2.0/24", Deny)], "192.0.2.2", Deny),

@@ -1,4 +1,16 @@
 //! The journal: one JSON record for each visit.
+//!
+//! A [`Visit`] is what there is to tell; [`record`] writes it as one line, in the schema of `docs/journal.md`; [`writer`]
+//! takes the lines to where they belong, without ever making a visit wait; [`id`] names visits; [`text`] makes what
+//! peers sent safe to show. Who is told of a visit while it lasts is not the journal's business.
+
+pub mod id;
+mod record;
+pub mod text;
+mod writer;
+
+pub use id::{NotAVisitId, VisitId, VisitIds};
+pub use writer::{Journal, Target};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,10 +18,6 @@ use std::time::Duration;
 
 use crate::screen::{Action, Score, Test};
 use crate::time::Timestamp;
-
-/// Names a visit: in the journal, in every refusal, and to `explain`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct VisitId(pub u64);
 
 /// How gatepost knew the client when it came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +32,21 @@ pub enum Recognition {
     Stranger,
 }
 
+impl Recognition {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Allowed, Self::Denied, Self::Remembered, Self::Stranger];
+
+    /// The name in the journal and the metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Remembered => "remembered",
+            Self::Stranger => "stranger",
+        }
+    }
+}
+
 /// The last stage that a visit reached.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[allow(missing_docs)]
@@ -34,6 +57,20 @@ pub enum Stage {
     Dialogue,
     Handoff,
     Relay,
+}
+
+impl Stage {
+    /// The name in the journal.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Arrival => "arrival",
+            Self::Recall => "recall",
+            Self::Pregreet => "pregreet",
+            Self::Dialogue => "dialogue",
+            Self::Handoff => "handoff",
+            Self::Relay => "relay",
+        }
+    }
 }
 
 /// How a visit ended.
@@ -57,6 +94,36 @@ pub enum Outcome {
     ProtocolFault,
     /// gatepost is stopping.
     Shutdown,
+}
+
+impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Relayed,
+        Self::Refused,
+        Self::Dropped,
+        Self::HungUp,
+        Self::TimedOut,
+        Self::Limited,
+        Self::BackendFailed,
+        Self::ProtocolFault,
+        Self::Shutdown,
+    ];
+
+    /// The name in the journal and the metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Relayed => "relayed",
+            Self::Refused => "refused",
+            Self::Dropped => "dropped",
+            Self::HungUp => "hung-up",
+            Self::TimedOut => "timed-out",
+            Self::Limited => "limited",
+            Self::BackendFailed => "backend-failed",
+            Self::ProtocolFault => "protocol-fault",
+            Self::Shutdown => "shutdown",
+        }
+    }
 }
 
 /// A test that was failed, and what that led to.
@@ -113,4 +180,95 @@ pub struct Visit {
     pub bytes: (u64, u64),
     /// What went wrong, in words, if something did.
     pub note: Option<String>,
+}
+
+impl Visit {
+    /// The strongest action that took effect: that of a failed test, or the drop of a client on the deny list. None if
+    /// there was nothing to act on.
+    pub fn action(&self) -> Option<Action> {
+        let denied = (self.recognition == Recognition::Denied).then_some(Action::Drop);
+        self.findings.iter().map(|finding| finding.action).chain(denied).max()
+    }
+
+    /// Whether a verdict kept this client from the backend.
+    pub fn spared_the_backend(&self) -> bool {
+        !self.backend && self.action() >= Some(Action::Enforce)
+    }
+}
+
+/// The name of an action in the journal and the metrics.
+pub const fn action_name(action: Action) -> &'static str {
+    match action {
+        Action::Off => "off",
+        Action::Observe => "observe",
+        Action::Enforce => "enforce",
+        Action::Drop => "drop",
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A visit of a bot that spoke early and was sent away.
+    pub(crate) fn dropped() -> Visit {
+        Visit {
+            id: VisitId(0x2_3456_789a_bcde),
+            gate: Arc::from("mx"),
+            client: "192.0.2.7:51234".parse().unwrap(),
+            local: "198.51.100.25:25".parse().unwrap(),
+            begin: Timestamp::from_millis(1_700_000_000_123),
+            duration: Duration::from_millis(1234),
+            recognition: Recognition::Stranger,
+            stage: Stage::Pregreet,
+            outcome: Outcome::Dropped,
+            findings: vec![Finding { test: Test::Pregreet, action: Action::Drop, detail: "smtp".into() }],
+            score: None,
+            lists: Vec::new(),
+            helo: None,
+            from: None,
+            to: Vec::new(),
+            backend: false,
+            accepted: 0,
+            auth: (0, 0),
+            bytes: (0, 0),
+            note: None,
+        }
+    }
+
+    /// A visit of an honest host that delivered a message.
+    pub(crate) fn relayed() -> Visit {
+        Visit {
+            recognition: Recognition::Remembered,
+            stage: Stage::Relay,
+            outcome: Outcome::Relayed,
+            findings: Vec::new(),
+            helo: Some(Box::from(&b"mail.example.org"[..])),
+            from: Some(Box::default()),
+            to: vec![Box::from(&b"postmaster@example.com"[..])],
+            backend: true,
+            accepted: 1,
+            auth: (1, 2),
+            bytes: (5000, 400),
+            ..dropped()
+        }
+    }
+
+    #[test]
+    fn the_strongest_action_counts() {
+        let finding = |test, action| Finding { test, action, detail: String::new() };
+        let mut visit = relayed();
+        assert_eq!(visit.action(), None);
+        visit.findings.push(finding(Test::Dnsbl, Action::Enforce));
+        visit.findings.push(finding(Test::BareNewline, Action::Observe));
+        assert_eq!(visit.action(), Some(Action::Enforce));
+        assert!(!visit.spared_the_backend(), "it was connected to");
+        visit.backend = false;
+        assert!(visit.spared_the_backend());
+        visit.findings.remove(0);
+        assert!(!visit.spared_the_backend(), "nothing was done about it");
+        visit.recognition = Recognition::Denied;
+        assert_eq!(visit.action(), Some(Action::Drop));
+        assert!(visit.spared_the_backend());
+    }
 }

@@ -95,11 +95,17 @@ fn judge(entries: &[(std::ops::Range<usize>, (IpNet, Access))], inspection: &Ins
         if let Some((first, (_, before))) = earlier {
             let how = if say == before { "this covers it" } else { "this is found first" };
             let remedy = "take it out, or move it into `rules`, above the other: the first match wins";
-            inspection.warning_with(span.clone(), Wrong::new(format!("{network} has no effect here"), remedy), first.clone(), how);
+            inspection.warning_with(
+                span.clone(),
+                Wrong::new(format!("{network} has no effect here"), remedy),
+                first.clone(),
+                how,
+            );
         }
         if network.prefix_len() == 0 && *say == Access::Allow {
             let remedy = "name the networks that you trust; everybody else is tested";
-            inspection.warning(span.clone(), Wrong::new(format!("{network} allows everybody: nobody is tested"), remedy));
+            inspection
+                .warning(span.clone(), Wrong::new(format!("{network} allows everybody: nobody is tested"), remedy));
         }
     }
 }
@@ -154,7 +160,8 @@ mod tests {
 
     #[test]
     fn list_files_hold_one_network_a_line() {
-        let (networks, wrong) = parse_list("# ours\n192.0.2.0/24\n\n  2001:db8::1  # one\r\n\tnonsense\n198.51.100.1/24");
+        let (networks, wrong) =
+            parse_list("# ours\n192.0.2.0/24\n\n  2001:db8::1  # one\r\n\tnonsense\n198.51.100.1/24");
         assert_eq!(networks.iter().map(IpNet::to_string).collect::<Vec<_>>(), ["192.0.2.0/24", "2001:db8::1/128"]);
         let spans: Vec<_> = wrong.into_iter().map(|(span, _)| span).collect();
         assert_eq!(spans, [46..54, 55..70]);

@@ -90,7 +90,7 @@ impl GateEntry {
         let span = table.span().unwrap_or_default();
         let named = table.value("name", gate_name);
         let scene = table.value("scene", scene).map_or(Scene::Mx, Spanned::into_inner);
-        let listen = table.list("listen", socket);
+        let listen = table.list("listen", socket(25));
         let backend = table.value("backend", host_and_port);
         let announce = table.value("announce", announce);
         let accepted = table.value("accept_unknown_client", boolean);
@@ -101,7 +101,7 @@ impl GateEntry {
 
         require(table, "listen", "[\"0.0.0.0:25\", \"[::]:25\"]");
         require(table, "backend", "\"127.0.0.1:2525\"");
-        if let Some(empty) = listen.as_ref().filter(|_| table.is_empty_list("listen")) {
+        if let Some(empty) = listen.as_ref().filter(|_| table.items("listen") == 0) {
             let wrong = Wrong::new("the gate listens nowhere", "write listen = [\"0.0.0.0:25\", \"[::]:25\"]");
             inspection.error(empty.span(), wrong);
         }
@@ -164,16 +164,9 @@ impl GateEntry {
         }
     }
 
-    fn screen(
-        &self,
-        above: &Shared,
-        dnsbl: &DnsblEntry,
-        hostname: &str,
-        inspection: &Inspection,
-    ) -> screen::Settings {
+    fn screen(&self, above: &Shared, dnsbl: &DnsblEntry, hostname: &str, inspection: &Inspection) -> screen::Settings {
         let own = &self.shared;
-        let given =
-            Circumstances { scene: self.scene, auth: self.offer_auth, lists: dnsbl.settings.is_some() };
+        let given = Circumstances { scene: self.scene, auth: self.offer_auth, lists: dnsbl.settings.is_some() };
         let rules = own.tests.rules(&above.tests, &given, inspection);
         own.tests.judge_gate(&rules, inspection);
         let made = |test: Test| rules[test].action != Action::Off;
@@ -252,10 +245,10 @@ fn bare_newline(value: &DeValue<'_>) -> Result<BareNewline, Wrong> {
 }
 
 /// Reports a key that a gate cannot do without.
-fn require(table: &Table<'_>, key: &str, example: &str) {
+fn require(table: &Table<'_>, key: &'static str, example: &str) {
     if !table.has(key) {
         let wrong = Wrong::new(format!("the gate has no `{key}`"), format!("add {key} = {example}"));
-        table.inspection().error(table.span().unwrap_or_default(), wrong);
+        table.inspection().missing(table.span(), key, wrong);
     }
 }
 

@@ -23,9 +23,18 @@ impl Wrong {
 /// A key that nobody asked for.
 struct Unknown {
     table: String,
+    /// Where the table is, to tell it from its namesakes.
+    table_span: Option<Range<usize>>,
     key: String,
     place: Place,
     siblings: Vec<&'static str>,
+}
+
+/// A key that is not there and has to be.
+struct Missing {
+    table_span: Option<Range<usize>>,
+    key: &'static str,
+    wrong: Wrong,
 }
 
 /// Everything found so far. Shared by reference: the tables of one file all report to it.
@@ -33,6 +42,7 @@ pub(super) struct Inspection {
     sources: RefCell<Vec<Source>>,
     problems: RefCell<Vec<Problem>>,
     unknown: RefCell<Vec<Unknown>>,
+    missing: RefCell<Vec<Missing>>,
     known: RefCell<BTreeSet<String>>,
 }
 
@@ -44,6 +54,7 @@ impl Inspection {
             sources: RefCell::new(vec![source]),
             problems: RefCell::default(),
             unknown: RefCell::default(),
+            missing: RefCell::default(),
             known: RefCell::default(),
         }
     }
@@ -71,11 +82,6 @@ impl Inspection {
         self.push(Severity::Error, Some(Place { source: 0, span }), wrong, Some((related, how)));
     }
 
-    /// An error of the configuration as a whole.
-    pub(super) fn error_everywhere(&self, wrong: Wrong) {
-        self.push(Severity::Error, None, wrong, None);
-    }
-
     /// A setting that does not do what it seems to.
     pub(super) fn warning(&self, span: Range<usize>, wrong: Wrong) {
         self.push(Severity::Warning, Some(Place { source: 0, span }), wrong, None);
@@ -93,9 +99,19 @@ impl Inspection {
     }
 
     /// Notes a key that is none. What it may have been meant to be is found out in the end, when all keys are known.
-    pub(super) fn unknown(&self, table: &str, key: &str, span: Range<usize>, siblings: Vec<&'static str>) {
-        let place = Place { source: 0, span };
-        self.unknown.borrow_mut().push(Unknown { table: table.to_owned(), key: key.to_owned(), place, siblings });
+    pub(super) fn unknown(
+        &self,
+        (table, table_span): (&str, Option<Range<usize>>),
+        (key, span): (&str, Range<usize>),
+        siblings: Vec<&'static str>,
+    ) {
+        let (table, key, place) = (table.to_owned(), key.to_owned(), Place { source: 0, span });
+        self.unknown.borrow_mut().push(Unknown { table, table_span, key, place, siblings });
+    }
+
+    /// Notes a key that has to be in the table at `table_span`. Not told if it is there under a misspelt name.
+    pub(super) fn missing(&self, table_span: Option<Range<usize>>, key: &'static str, wrong: Wrong) {
+        self.missing.borrow_mut().push(Missing { table_span, key, wrong });
     }
 
     /// Every key that was asked for, as a path.
@@ -105,6 +121,14 @@ impl Inspection {
 
     /// What was found, in the order of the files, each thing once.
     pub(super) fn report(self) -> Report {
+        for missing in self.missing.take() {
+            let misspelt =
+                |unknown: &Unknown| unknown.table_span == missing.table_span && unknown.meant() == Some(missing.key);
+            if !self.unknown.borrow().iter().any(misspelt) {
+                let place = missing.table_span.map(|span| Place { source: 0, span });
+                self.push(Severity::Error, place, missing.wrong, None);
+            }
+        }
         let known = self.known.into_inner();
         let mut problems = self.problems.into_inner();
         problems.extend(self.unknown.into_inner().into_iter().map(|unknown| unknown.explain(&known)));
@@ -120,17 +144,23 @@ impl Inspection {
 }
 
 impl Unknown {
+    /// The key of this table that it is a misspelling of.
+    fn meant(&self) -> Option<&'static str> {
+        nearest(&self.key, self.siblings.iter().copied())
+    }
+
     fn explain(self, known: &BTreeSet<String>) -> Problem {
-        let here = if self.table.is_empty() { "the top of the file".to_owned() } else { format!("[{}]", self.table) };
+        let here =
+            if self.table.is_empty() { "at the top of the file".to_owned() } else { format!("in [{}]", self.table) };
         let elsewhere: Vec<String> = known.iter().filter_map(|path| self.same_key(path)).collect();
-        let remedy = if let Some(meant) = nearest(&self.key, self.siblings.iter().copied()) {
+        let remedy = if let Some(meant) = self.meant() {
             format!("did you mean `{meant}`?")
         } else if !elsewhere.is_empty() {
             format!("`{}` belongs {}", self.key, elsewhere.join(" or "))
         } else {
-            format!("the keys of {here} are: {}", self.siblings.join(", "))
+            format!("the keys {here} are: {}", self.siblings.join(", "))
         };
-        let cause = format!("there is no key `{}` in {here}", self.key);
+        let cause = format!("there is no key `{}` {here}", self.key);
         Problem { severity: Severity::Error, place: Some(self.place), cause, remedy, related: None }
     }
 
@@ -140,8 +170,9 @@ impl Unknown {
         let same = nearest(&self.key, [key]).is_some() && key.len() > 3;
         (same && table != self.table).then(|| match table {
             "" if key == self.key => "at the top of the file, above the first [section]".to_owned(),
-            "" => format!("at the top of the file (`{key}`)"),
-            _ => format!("in [{table}] as `{key}`"),
+            "" => format!("at the top of the file, as `{key}`"),
+            _ if key == self.key => format!("in [{table}]"),
+            _ => format!("in [{table}], as `{key}`"),
         })
     }
 }

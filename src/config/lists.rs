@@ -10,10 +10,8 @@ use super::inspection::{Inspection, Wrong};
 use super::table::Table;
 use super::values::{count, name_server, reply_text, span, text, whole};
 use crate::dnsbl;
+use crate::screen::score::{Hits, MAX_SITES, NotASite, parse_list};
 use crate::screen::{Site, Thresholds};
-
-/// As many lists as one score can hold sensibly; each is a question per stranger.
-const MOST_SITES: usize = 64;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -31,7 +29,7 @@ impl DnsblEntry {
     /// Reads the keys of `[dnsbl]`.
     pub(super) fn read(table: &mut Table<'_>) -> Self {
         let inspection = table.inspection();
-        let sites = table.list("sites", |value| Site::parse(text(value)?).map_err(site_remedy));
+        let sites = table.list("sites", sites);
         let names = table.map("names", display_name);
         let threshold = table.value("threshold", whole(1..=1_000_000));
         let allow = table.value("allow_threshold", whole(-1_000_000..=1_000_000));
@@ -40,8 +38,9 @@ impl DnsblEntry {
         let settings = read_settings(table);
 
         let said_in_vain = [threshold.as_ref().map(Spanned::span), allow.as_ref().map(Spanned::span)];
+        let complete = sites.as_ref().is_none_or(|read| read.get_ref().len() == table.items("sites"));
         let sites = finish_sites(sites, table, inspection);
-        if sites.is_empty() {
+        if sites.is_empty() && complete {
             let spans = said_in_vain.into_iter().flatten().chain(names.iter().map(|(name, _)| name.span()));
             spans.for_each(|span| no_lists(span, inspection));
         }
@@ -50,8 +49,13 @@ impl DnsblEntry {
             allow: allow.as_ref().and_then(|number| allow_threshold(number, inspection)),
             ttl: ttl_range(minimum, maximum, inspection),
         };
-        let sites = judge_sites(sites, threshold.as_ref(), allow.as_ref(), &thresholds, inspection);
-        let sites = rename(sites, names, inspection);
+        judge_sites(&sites, inspection);
+        let sites: Vec<Site> = sites.into_iter().map(Spanned::into_inner).collect();
+        if complete && !sites.is_empty() {
+            let allow = allow.as_ref().filter(|_| thresholds.allow.is_some());
+            judge_thresholds(&sites, threshold.as_ref(), allow, inspection);
+        }
+        let sites = rename(sites, names, complete, inspection);
         let settings = (!sites.is_empty()).then(|| dnsbl::Settings { sites, ..settings });
         Self { settings, thresholds }
     }
@@ -82,9 +86,8 @@ fn read_settings(table: &mut Table<'_>) -> dnsbl::Settings {
 fn self_test(value: &DeValue<'_>) -> Result<Duration, Wrong> {
     match value {
         DeValue::Boolean(false) => Ok(Duration::ZERO),
-        _ => span(Duration::from_secs(60)..=DAY * 7)(value).map_err(|wrong| {
-            Wrong::new(wrong.cause, format!("{}, or false for no self-test", wrong.remedy))
-        }),
+        _ => span(Duration::from_secs(60)..=DAY * 7)(value)
+            .map_err(|wrong| Wrong::new(wrong.cause, format!("{}, or false for no self-test", wrong.remedy))),
     }
 }
 
@@ -97,9 +100,14 @@ fn display_name(value: &DeValue<'_>) -> Result<String, Wrong> {
     }
 }
 
-fn site_remedy(reason: crate::screen::score::NotASite) -> Wrong {
-    let remedy = "write zone, zone=filter, zone*weight or zone=filter*weight: \"zen.spamhaus.org=127.0.0.[2..11]*3\"";
-    Wrong::new(reason.to_string(), remedy)
+/// One site, or several with commas or blanks between them, as postscreen has them.
+fn sites(value: &DeValue<'_>) -> Result<Vec<Site>, Wrong> {
+    parse_list(text(value)?).map_err(|reasons| {
+        let reasons: Vec<String> = reasons.iter().map(NotASite::to_string).collect();
+        let remedy =
+            "write zone, zone=filter, zone*weight or zone=filter*weight: \"zen.spamhaus.org=127.0.0.[2..11]*3\"";
+        Wrong::new(reasons.join("; "), remedy)
+    })
 }
 
 fn no_lists(span: std::ops::Range<usize>, inspection: &Inspection) {
@@ -109,7 +117,7 @@ fn no_lists(span: std::ops::Range<usize>, inspection: &Inspection) {
 
 /// The sites, once what is wrong with their number is told.
 fn finish_sites(
-    sites: Option<Spanned<Vec<Spanned<Site>>>>,
+    sites: Option<Spanned<Vec<Spanned<Vec<Site>>>>>,
     table: &Table<'_>,
     inspection: &Inspection,
 ) -> Vec<Spanned<Site>> {
@@ -121,28 +129,37 @@ fn finish_sites(
         return Vec::new();
     };
     let span = sites.span();
-    let sites = sites.into_inner();
-    if sites.len() > MOST_SITES {
-        let remedy = format!("keep the {MOST_SITES} that you trust most");
+    let one_by_one = |read: Spanned<Vec<Site>>| {
+        let span = read.span();
+        read.into_inner().into_iter().map(move |site| Spanned::new(span.clone(), site))
+    };
+    let sites: Vec<Spanned<Site>> = sites.into_inner().into_iter().flat_map(one_by_one).collect();
+    if table.items("sites") == 0 {
+        no_lists(span.clone(), inspection);
+    }
+    if sites.len() > MAX_SITES {
+        let remedy = format!("keep to {MAX_SITES}, and to the lists that you trust most");
         inspection.error(span, Wrong::new(format!("{} lists are too many", sites.len()), remedy));
+    }
+    for (index, site) in sites.iter().enumerate() {
+        let same_zone = |other: &&Spanned<Site>| other.get_ref().zone == site.get_ref().zone;
+        if sites.iter().take(index).filter(same_zone).count() == Hits::MAX {
+            let remedy = format!("keep to {}, by joining filters: 127.0.0.[2;4..11]", Hits::MAX);
+            inspection.error(site.span(), Wrong::new("one zone has too many entries", remedy));
+        }
     }
     sites
 }
 
-/// Warns of lists that count twice or for nothing, and of thresholds that no score can reach.
-fn judge_sites(
-    sites: Vec<Spanned<Site>>,
-    threshold: Option<&Spanned<i64>>,
-    allow: Option<&Spanned<i64>>,
-    thresholds: &Thresholds,
-    inspection: &Inspection,
-) -> Vec<Site> {
+/// Warns of lists that count twice or for nothing.
+fn judge_sites(sites: &[Spanned<Site>], inspection: &Inspection) {
     for (index, site) in sites.iter().enumerate() {
         let same = |other: &&Spanned<Site>| {
             (&other.get_ref().zone, &other.get_ref().filter) == (&site.get_ref().zone, &site.get_ref().filter)
         };
         if let Some(first) = sites.iter().take(index).find(same) {
-            let wrong = Wrong::new("this list counts twice", "take one of the two out, and give the other both weights");
+            let wrong =
+                Wrong::new("this list counts twice", "take one of the two out, and give the other both weights");
             inspection.warning_with(site.span(), wrong, first.span(), "it is here already");
         }
         if site.get_ref().weight == 0 {
@@ -150,28 +167,35 @@ fn judge_sites(
             inspection.warning(site.span(), wrong);
         }
     }
-    let sites: Vec<Site> = sites.into_iter().map(Spanned::into_inner).collect();
-    let sum = |sign: i64| -> i64 { sites.iter().map(|site| i64::from(site.weight)).filter(|w| w * sign > 0).sum() };
-    let (most, least) = (sum(1), sum(-1));
-    if let Some(threshold) = threshold.filter(|threshold| !sites.is_empty() && *threshold.get_ref() > most) {
+}
+
+/// Warns of thresholds that no score can reach.
+fn judge_thresholds(
+    sites: &[Site],
+    threshold: Option<&Spanned<i64>>,
+    allow: Option<&Spanned<i64>>,
+    inspection: &Inspection,
+) {
+    let weights = || sites.iter().map(|site| i64::from(site.weight));
+    let most: i64 = weights().filter(|&weight| weight > 0).sum();
+    let least: i64 = weights().filter(|&weight| weight < 0).sum();
+    if let Some(threshold) = threshold.filter(|threshold| *threshold.get_ref() > most) {
         let cause = format!("no client can reach this: all lists together weigh {most}");
-        inspection.warning(threshold.span(), Wrong::new(cause, format!("set it to {} or less, or raise the weights", most.max(1))));
+        let remedy = format!("set it to {} or less, or raise the weights", most.max(1));
+        inspection.warning(threshold.span(), Wrong::new(cause, remedy));
     }
-    if let (Some(allow), Some(value)) = (allow, thresholds.allow)
-        && !sites.is_empty()
-        && i64::from(value) < least
-    {
+    if let Some(allow) = allow.filter(|allow| *allow.get_ref() < least) {
         let cause = format!("no client can get down to this: the lists of negative weight sum up to {least}");
         let remedy = "add an allow list such as \"list.dnswl.org=127.0.[0..255].[1..3]*-2\", or take the threshold out";
         inspection.warning(allow.span(), Wrong::new(cause, remedy));
     }
-    sites
 }
 
 /// Gives the sites the names that replies, logs and metrics use.
 fn rename(
     mut sites: Vec<Site>,
     names: Vec<(Spanned<String>, Spanned<String>)>,
+    complete: bool,
     inspection: &Inspection,
 ) -> Vec<Site> {
     for (zone, shown) in names {
@@ -181,9 +205,9 @@ fn rename(
             site.display.clone_from(shown.get_ref());
             found = true;
         }
-        if !found && !sites.is_empty() {
+        if !found && complete && !sites.is_empty() {
             let remedy = "write the zone as in `sites`, without =filter and *weight";
-            inspection.warning(zone.span(), Wrong::new(format!("{wanted:?} is not the zone of any list"), remedy));
+            inspection.warning(zone.span(), Wrong::new("this is not the zone of any list", remedy));
         }
     }
     sites

@@ -135,7 +135,7 @@ const SYNTAX: &str = "TOML has `key = value` lines, strings in double quotes, li
 fn read(table: &mut Table<'_>, folder: &Path) -> Config {
     let inspection = table.inspection();
     let shared = Shared::read(table, folder);
-    let admin = table.value("admin", socket);
+    let admin = table.value("admin", socket(9925));
     let log = table.value("log", log_level).map_or(Level::INFO, Spanned::into_inner);
     let drain = table.value("drain", span(Duration::ZERO..=Duration::from_secs(60 * 60)));
     let lanes = table.value("lanes", count(1..=1024)).map(Spanned::into_inner);
@@ -146,11 +146,11 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
 
     if !table.has("gate") {
         let remedy = "add [[gate]] with `listen` and `backend`";
-        inspection.error_everywhere(Wrong::new("there is no gate: gatepost would listen nowhere", remedy));
+        inspection.missing(None, "gate", Wrong::new("there is no gate: gatepost would listen nowhere", remedy));
     }
     if gates.iter().any(|gate| !gate.has_hostname(&shared)) || (gates.is_empty() && !table.has("hostname")) {
         let remedy = "add hostname = \"mx.example.org\" at the top: the name that the DNS has for this host";
-        inspection.error_everywhere(Wrong::new("`hostname` is missing", remedy));
+        inspection.missing(None, "hostname", Wrong::new("`hostname` is missing", remedy));
     }
     ports::judge(&gates, admin.as_ref(), inspection);
     let gates: Vec<_> = gates.iter().map(|gate| gate.settings(&shared, &dnsbl, inspection)).collect();

@@ -33,8 +33,10 @@ fn judge_names(gates: &[GateEntry], inspection: &Inspection) {
     let mut first: HashMap<&str, &GateEntry> = HashMap::new();
     for gate in gates {
         if let Some(earlier) = first.get(gate.name()) {
-            let wrong =
-                Wrong::new(format!("two gates are called {:?}", gate.name()), "add a `name` of its own, such as name = \"mx-2\"");
+            let wrong = Wrong::new(
+                format!("two gates are called {:?}", gate.name()),
+                "add a `name` of its own, such as name = \"mx-2\"",
+            );
             inspection.error_with(gate.name_span(), wrong, earlier.name_span(), "the first one");
         }
         first.entry(gate.name()).or_insert(gate);

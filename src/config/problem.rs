@@ -5,6 +5,9 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str};
 
+/// As short as a key in a list's zone can be: a paid list's has 26 letters and digits, and words have no digits.
+const KEY_LENGTH: usize = 16;
+
 /// How much it matters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Severity {
@@ -146,12 +149,31 @@ impl Report {
         let line = source.text.get(line_start..line_end)?.trim_end_matches('\r');
         let start = (place.span.start - line_start).min(line.len());
         let end = (place.span.end - line_start).clamp(start, line.len());
-        let snippet = Snippet::source(line)
+        let snippet = Snippet::source(mask_keys(line))
             .path(source.name.as_str())
             .line_start(before.matches('\n').count() + 1)
             .annotation(kind.span(start..end).label(label));
         Some(snippet)
     }
+}
+
+/// The line with everything that looks like a key in a list's zone starred out, byte for byte: a report may end up in a
+/// log, or in a question to a mailing list.
+fn mask_keys(line: &str) -> String {
+    let mut masked = String::with_capacity(line.len());
+    for piece in line.split_inclusive(|letter: char| !letter.is_ascii_alphanumeric()) {
+        let word = piece.trim_end_matches(|letter: char| !letter.is_ascii_alphanumeric());
+        let rest = piece.get(word.len()..).unwrap_or_default();
+        let kinds =
+            (word.bytes().any(|byte| byte.is_ascii_digit()), word.bytes().any(|byte| byte.is_ascii_alphabetic()));
+        if word.len() >= KEY_LENGTH && kinds == (true, true) {
+            masked.extend(std::iter::repeat_n('*', word.len()));
+        } else {
+            masked.push_str(word);
+        }
+        masked.push_str(rest);
+    }
+    masked
 }
 
 impl fmt::Display for Report {
@@ -162,3 +184,29 @@ impl fmt::Display for Report {
 }
 
 impl std::error::Error for Report {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_do_not_show_and_nothing_moves() {
+        let line = r#"sites = ["abcd1234efgh5678ijkl9012mn.zen.dq.spamhaus.net=127.0.0.2*3"] # über"#;
+        let masked = r#"sites = ["**************************.zen.dq.spamhaus.net=127.0.0.2*3"] # über"#;
+        assert_eq!(mask_keys(line), masked);
+        assert_eq!(mask_keys("accept_unknown_client = true"), "accept_unknown_client = true");
+    }
+
+    #[test]
+    fn positions_count_lines_and_characters_from_one() {
+        let text = "ä = 1
+b = ü x";
+        let at = text.find('x').expect("x");
+        let place = Some(Place { source: 0, span: at..at + 1 });
+        let problem =
+            Problem { severity: Severity::Error, place, cause: "c".into(), remedy: "r".into(), related: None };
+        let sources = vec![Source { name: "n".into(), text: text.into() }];
+        let report = Report { sources, problems: vec![problem.clone()] };
+        assert_eq!(report.position(&problem), Some((2, 7)));
+    }
+}

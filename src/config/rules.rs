@@ -119,7 +119,9 @@ impl TestsEntry {
                 (Some(action), _) if everywhere_off && *action.get_ref() != Action::Off => {
                     let left_off = gates.iter().any(|&(scene, _)| default_rules(scene)[test].action == Action::Off);
                     let remedy = match test {
-                        _ if left_off => "a submission gate leaves this test off; to make it there all the same, say so in that gate's [gate.tests]",
+                        _ if left_off => {
+                            "a submission gate leaves this test off; to make it there all the same, say so in that gate's [gate.tests]"
+                        }
                         Test::Dnsbl => "name some lists in [dnsbl] sites, or take this out",
                         _ => "AUTH is offered at every gate: take this out",
                     };
@@ -164,7 +166,12 @@ impl TestsEntry {
         }
         let spans = [self.bots.as_ref().map(Spanned::span), self.own.as_ref().map(Spanned::span)];
         for span in spans.into_iter().flatten() {
-            warn_of_no_effect(inspection, span, Test::HeloName, "`helo.names` is off: take the names out, or turn it on");
+            warn_of_no_effect(
+                inspection,
+                span,
+                Test::HeloName,
+                "`helo.names` is off: take the names out, or turn it on",
+            );
         }
     }
 

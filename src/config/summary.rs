@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::gate::scene_word;
 use super::Config;
+use super::gate::scene_word;
 use crate::backend::Announce;
 use crate::proxy_header::Version;
 use crate::screen::{Action, Site, Test};

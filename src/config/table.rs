@@ -128,10 +128,13 @@ impl<'a> Table<'a> {
         self.entries.is_some_and(|entries| entries.contains_key(key))
     }
 
-    /// Whether `key` is a list without anything in it.
-    pub(super) fn is_empty_list(&self, key: &str) -> bool {
-        let value = self.entries.and_then(|entries| entries.get(key));
-        value.and_then(|value| value.get_ref().as_array()).is_some_and(|items| items.is_empty())
+    /// How many items the list `key` has, right or wrong.
+    pub(super) fn items(&self, key: &str) -> usize {
+        match self.entries.and_then(|entries| entries.get(key)).map(Spanned::get_ref) {
+            Some(DeValue::Array(items)) => items.len(),
+            Some(_) => 1,
+            None => 0,
+        }
     }
 
     /// The path of a key of this table, for messages.
@@ -143,7 +146,8 @@ impl<'a> Table<'a> {
         let result = read(&mut self);
         for key in self.entries.into_iter().flat_map(|entries| entries.keys()) {
             if !self.asked.contains(&key.get_ref().as_ref()) {
-                self.inspection.unknown(&self.path, key.get_ref(), key.span(), self.asked.clone());
+                let table = (self.path.as_str(), self.span.clone());
+                self.inspection.unknown(table, (key.get_ref(), key.span()), self.asked.clone());
             }
         }
         result

@@ -1,6 +1,6 @@
 //! What single values of the file can be: each function reads one kind, or says what is wrong and what would be right.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -59,8 +59,9 @@ pub(super) fn whole(range: RangeInclusive<i64>) -> impl Fn(&DeValue<'_>) -> Resu
 pub(super) fn count<T: TryFrom<i64>>(range: RangeInclusive<i64>) -> impl Fn(&DeValue<'_>) -> Result<T, Wrong> {
     move |value| {
         let number = whole(range.clone())(value)?;
-        T::try_from(number)
-            .map_err(|_| Wrong::new(format!("{number} is out of range"), "write a number that this machine can count to"))
+        T::try_from(number).map_err(|_| {
+            Wrong::new(format!("{number} is out of range"), "write a number that this machine can count to")
+        })
     }
 }
 
@@ -149,23 +150,26 @@ pub(super) fn parse_network(text: &str) -> Result<IpNet, Wrong> {
     }
 }
 
-/// An address and port to listen on. Port 0 lets the kernel choose.
-pub(super) fn socket(value: &DeValue<'_>) -> Result<SocketAddr, Wrong> {
-    let text = text(value)?;
-    let wrong = || format!("{text:?} is not an address with a port");
-    match (text.parse::<SocketAddr>(), text.parse::<IpAddr>()) {
-        (Ok(socket), _) if canonical(socket.ip()) != socket.ip() => {
-            let plain = SocketAddr::new(canonical(socket.ip()), socket.port());
-            Err(Wrong::new(format!("{text:?} is an IPv4 address in disguise"), format!("write \"{plain}\"")))
+/// An address and port to listen on, where `usual` is the port that people expect. Port 0 lets the kernel choose.
+pub(super) fn socket(usual: u16) -> impl Fn(&DeValue<'_>) -> Result<SocketAddr, Wrong> {
+    move |value| {
+        let text = text(value)?;
+        let wrong = || format!("{text:?} is not an address with a port");
+        match (text.parse::<SocketAddr>(), text.parse::<IpAddr>()) {
+            (Ok(socket), _) if canonical(socket.ip()) != socket.ip() => {
+                let plain = SocketAddr::new(canonical(socket.ip()), socket.port());
+                Err(Wrong::new(format!("{text:?} is an IPv4 address in disguise"), format!("write \"{plain}\"")))
+            }
+            (Ok(socket), _) => Ok(socket),
+            (_, Ok(ip)) => {
+                Err(Wrong::new(wrong(), format!("add the port, such as \"{}\"", SocketAddr::new(ip, usual))))
+            }
+            _ => {
+                let remedy =
+                    format!("write an IP address and a port: \"192.0.2.25:{usual}\", \"[2001:db8::25]:{usual}\"");
+                Err(Wrong::new(wrong(), remedy))
+            }
         }
-        (Ok(socket), _) => Ok(socket),
-        (_, Ok(ip)) => {
-            Err(Wrong::new(wrong(), format!("add the port, such as \"{}\" for SMTP", SocketAddr::new(ip, 25))))
-        }
-        _ if text.rsplit_once(':').is_some_and(|(ip, _)| ip.parse::<Ipv6Addr>().is_ok()) => {
-            Err(Wrong::new(wrong(), "put the IPv6 address in brackets, such as \"[::]:25\""))
-        }
-        _ => Err(Wrong::new(wrong(), "write an IP address and a port: \"0.0.0.0:25\", \"[::]:25\"")),
     }
 }
 
@@ -198,7 +202,10 @@ pub(super) fn host_and_port(value: &DeValue<'_>) -> Result<String, Wrong> {
     }
     if let Ok(ip) = text.parse::<IpAddr>() {
         let example = SocketAddr::new(ip, 2525);
-        return Err(Wrong::new(format!("{text:?} has no port"), format!("add the mail server's, such as \"{example}\"")));
+        return Err(Wrong::new(
+            format!("{text:?} has no port"),
+            format!("add the mail server's, such as \"{example}\""),
+        ));
     }
     let remedy = "write the mail server's host and port, such as \"127.0.0.1:2525\" or \"mail.example.org:25\"";
     let Some((host, port)) = text.rsplit_once(':') else {
@@ -245,28 +252,34 @@ mod tests {
         ] {
             assert_eq!(read(text, super::network).map(|network| network.to_string()), Ok(network.to_owned()));
         }
-        complains(super::network, &[
-            ("'192.0.2.7/24'", "\"192.0.2.0/24\", or the address \"192.0.2.7\""),
-            ("'::ffff:192.0.2.0/120'", "\"192.0.2.0/24\""),
-            ("'example.org'", "write an address"),
-            ("'192.0.2.0/33'", "write an address"),
-            ("7", "double quotes"),
-        ]);
+        complains(
+            super::network,
+            &[
+                ("'192.0.2.7/24'", "\"192.0.2.0/24\", or the address \"192.0.2.7\""),
+                ("'::ffff:192.0.2.0/120'", "\"192.0.2.0/24\""),
+                ("'example.org'", "write an address"),
+                ("'192.0.2.0/33'", "write an address"),
+                ("7", "double quotes"),
+            ],
+        );
     }
 
     #[test]
     fn sockets() {
         for text in ["'0.0.0.0:25'", "'[::]:25'", "'127.0.0.1:0'"] {
-            assert!(read(text, socket).is_ok(), "{text}");
+            assert!(read(text, socket(25)).is_ok(), "{text}");
         }
-        complains(socket, &[
-            ("'0.0.0.0'", "\"0.0.0.0:25\" for SMTP"),
-            ("'::'", "\"[::]:25\" for SMTP"),
-            ("'2001:db8::1:host'", "write an IP address"),
-            ("'[::ffff:192.0.2.1]:25'", "\"192.0.2.1:25\""),
-            ("'localhost:25'", "write an IP address"),
-            ("'*:25'", "write an IP address"),
-        ]);
+        complains(
+            socket(25),
+            &[
+                ("'0.0.0.0'", "\"0.0.0.0:25\""),
+                ("'::'", "\"[::]:25\""),
+                ("'2001:db8::1:host'", "write an IP address"),
+                ("'[::ffff:192.0.2.1]:25'", "\"192.0.2.1:25\""),
+                ("'localhost:25'", "write an IP address"),
+                ("'*:25'", "write an IP address"),
+            ],
+        );
     }
 
     #[test]
@@ -274,15 +287,18 @@ mod tests {
         for text in ["'127.0.0.1:2525'", "'[::1]:25'", "'localhost:25'", "'mail.example.org:25'"] {
             assert!(read(text, host_and_port).is_ok(), "{text}");
         }
-        complains(host_and_port, &[
-            ("'127.0.0.1'", "\"127.0.0.1:2525\""),
-            ("'::1'", "\"[::1]:2525\""),
-            ("'mail.example.org'", "host and port"),
-            ("'mail.example.org:smtp'", "host and port"),
-            ("'0.0.0.0:25'", "\"127.0.0.1:25\""),
-            ("'127.0.0.1:0'", "port"),
-            ("'a b:25'", "host and port"),
-        ]);
+        complains(
+            host_and_port,
+            &[
+                ("'127.0.0.1'", "\"127.0.0.1:2525\""),
+                ("'::1'", "\"[::1]:2525\""),
+                ("'mail.example.org'", "host and port"),
+                ("'mail.example.org:smtp'", "host and port"),
+                ("'0.0.0.0:25'", "\"127.0.0.1:25\""),
+                ("'127.0.0.1:0'", "port"),
+                ("'a b:25'", "host and port"),
+            ],
+        );
     }
 
     #[test]
@@ -297,39 +313,48 @@ mod tests {
     fn spans() {
         let range = Duration::from_secs(1)..=Duration::from_secs(60);
         assert_eq!(read("'1.5s'", span(range.clone())), Ok(Duration::from_millis(1500)));
-        complains(span(range), &[
-            ("5", "\"5s\""),
-            ("5.5", "number and a unit"),
-            ("'5'", "number and a unit"),
-            ("'5 parsecs'", "number and a unit"),
-            ("'2m'", "\"1s\" to \"1m\""),
-            ("'0s'", "\"1s\" to \"1m\""),
-        ]);
+        complains(
+            span(range),
+            &[
+                ("5", "\"5s\""),
+                ("5.5", "number and a unit"),
+                ("'5'", "number and a unit"),
+                ("'5 parsecs'", "number and a unit"),
+                ("'2m'", "\"1s\" to \"1m\""),
+                ("'0s'", "\"1s\" to \"1m\""),
+            ],
+        );
     }
 
     #[test]
     fn numbers() {
         assert_eq!(read("0x10", count::<u32>(1..=100)), Ok(16));
         assert_eq!(read("-2", whole(-10..=10)), Ok(-2));
-        complains(whole(1..=100), &[
-            ("0", "from 1 to 100"),
-            ("101", "from 1 to 100"),
-            ("99999999999999999999", "from 1 to 100"),
-            ("'5'", "without quotes"),
-            ("1.5", "whole number"),
-        ]);
+        complains(
+            whole(1..=100),
+            &[
+                ("0", "from 1 to 100"),
+                ("101", "from 1 to 100"),
+                ("99999999999999999999", "from 1 to 100"),
+                ("'5'", "without quotes"),
+                ("1.5", "whole number"),
+            ],
+        );
     }
 
     #[test]
     fn choices() {
         let colour = choice(&[("red", 1), ("green", 2)], &[("rouge", "red")]);
         assert_eq!(read("'green'", &colour), Ok(2));
-        complains(&colour, &[
-            ("'gren'", "did you mean \"green\"?"),
-            ("'rouge'", "called \"red\" here"),
-            ("'blue'", "write one of \"red\", \"green\""),
-            ("true", "write one of"),
-        ]);
+        complains(
+            &colour,
+            &[
+                ("'gren'", "did you mean \"green\"?"),
+                ("'rouge'", "called \"red\" here"),
+                ("'blue'", "write one of \"red\", \"green\""),
+                ("true", "write one of"),
+            ],
+        );
     }
 
     #[test]
@@ -337,6 +362,9 @@ mod tests {
         assert_eq!(read("'MX.example.org'", domain), Ok("mx.example.org".to_owned()));
         complains(domain, &[("'mx'", "full name"), ("'192.0.2.1'", "full name"), ("'mx_.example.org'", "full name")]);
         assert_eq!(read("'see https://example.org'", reply_text(80)), Ok("see https://example.org".to_owned()));
-        complains(reply_text(10), &[("'grüße'", "ASCII"), ("\"a\\r\\nb\"", "ASCII"), ("''", "leave"), ("'12345678901'", "10")]);
+        complains(
+            reply_text(10),
+            &[("'grüße'", "ASCII"), ("\"a\\r\\nb\"", "ASCII"), ("''", "leave"), ("'12345678901'", "10")],
+        );
     }
 }

@@ -1,1 +1,237 @@
-//! The command line.
+//! The command line: what was asked for, who does it, and with which exit code it ends.
+//!
+//! Exit codes are those of sysexits.h, so that a service manager can tell a mistake in the file (78: no use in starting
+//! again) from a fault of ours (70). What was asked for goes to standard output, complaints to standard error. Colours
+//! only on a terminal, and never where `NO_COLOR` is set.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, DEFAULT_PATH, Report, Severity};
+
+/// The variable that names the file where the command line does not.
+const CONFIG_VARIABLE: &str = "GATEPOST_CONFIG";
+
+/// How the program ends, after sysexits.h.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+enum Exit {
+    Ok = 0,
+    /// EX_USAGE: the command line is wrong.
+    Usage = 64,
+    /// EX_SOFTWARE: gatepost itself has a fault.
+    Software = 70,
+    /// EX_IOERR: what there is to say could not be written.
+    Io = 74,
+    /// EX_CONFIG: the file is wrong.
+    Config = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Stands at the mail port in front of any MTA: makes strangers wait, turns bots away, hands honest mail on.
+#[derive(Parser, Debug)]
+#[command(name = "gatepost", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(propagate_version = false, subcommand_required = true, arg_required_else_help = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    task: Task,
+}
+
+const AFTER_HELP: &str = "\
+First steps:
+  gatepost demo                       see it work: no file, no root, no MTA needed
+  gatepost check mx.toml              what is wrong with a file, or what it will do
+  gatepost run -c mx.toml             start
+
+Environment:
+  GATEPOST_CONFIG  the file, where -c does not name one (else /etc/gatepost/gatepost.toml)
+  NO_COLOR         no colours, whatever the terminal
+
+Exit codes: 0 well, 64 wrong usage, 70 a fault of gatepost, 74 output failed, 78 the file is wrong";
+
+#[derive(Subcommand, Debug)]
+enum Task {
+    /// Open the gates and serve until told to stop
+    ///
+    /// Reads the file, opens its gates, and serves. SIGTERM closes the gates, lets the sessions that are open end (for
+    /// as long as `drain` says), and leaves; a second one leaves at once.
+    #[command(after_help = "Example:\n  gatepost run -c /etc/gatepost/gatepost.toml")]
+    Run(ConfigFile),
+
+    /// Tell everything that is wrong with a file, or what it will do
+    ///
+    /// Prints every problem of the file, each with its place, its cause and what would be right, and exits with 78. A
+    /// setting that has no effect is a warning, which alone does no harm. If there is no problem, one line for each
+    /// gate says what it will do.
+    #[command(after_help = "Examples:\n  gatepost check\n  gatepost check deploy/mx.toml\n  gatepost check -c \
+                            /etc/gatepost/gatepost.toml && systemctl restart gatepost")]
+    Check {
+        /// The file
+        #[arg(value_name = "FILE", conflicts_with = "path")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+
+    /// Show gatepost at work on this machine: bots and honest clients against a gate
+    ///
+    /// Starts a mail server that throws everything away, a gate before it, and clients of many kinds, all on loopback
+    /// and ports of their own, and prints what happened to each. Needs no file, no root and no mail server.
+    #[command(after_help = "Examples:\n  gatepost demo\n  gatepost demo --once")]
+    Demo {
+        /// End when each client has had its turn, instead of waiting for more
+        #[arg(long)]
+        once: bool,
+    },
+
+    /// Tell what would happen to a client, and why
+    ///
+    /// Goes through what decides over a client before it says a word, for each gate of the file: the access list, and
+    /// what the DNS lists say of its address.
+    #[command(
+        after_help = "Examples:\n  gatepost explain 192.0.2.7\n  gatepost explain 2001:db8::25 -c deploy/mx.toml"
+    )]
+    Explain {
+        /// The client's IPv4 or IPv6 address
+        #[arg(value_name = "ADDRESS")]
+        address: IpAddr,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+#[derive(Args, Debug)]
+struct ConfigFile {
+    /// The file; else the one in GATEPOST_CONFIG, else /etc/gatepost/gatepost.toml
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    path: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    fn path(self) -> PathBuf {
+        let named = || std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        self.path.or_else(named).unwrap_or_else(|| PathBuf::from(DEFAULT_PATH))
+    }
+}
+
+/// Does what the program's arguments ask for.
+pub fn main() -> ExitCode {
+    main_with(std::env::args_os())
+}
+
+fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let exit = match CommandLine::try_parse_from(arguments) {
+        Ok(CommandLine { task }) => perform(task),
+        Err(complaint) => usage(&complaint),
+    };
+    exit.into()
+}
+
+fn perform(task: Task) -> Exit {
+    match task {
+        Task::Check { file, config } => check(file.unwrap_or_else(|| config.path())),
+        Task::Run(config) => match load(config.path()) {
+            // SEAM: `crate::server::run(config)`.
+            Ok((_config, _)) => not_there("run"),
+            Err(exit) => exit,
+        },
+        // SEAM: `crate::demo::run(once)`.
+        Task::Demo { once: _ } => not_there("demo"),
+        Task::Explain { address: _, config } => match load(config.path()) {
+            // SEAM: `crate::cli::explain(address, &config)`.
+            Ok((_config, _)) => not_there("explain"),
+            Err(exit) => exit,
+        },
+    }
+}
+
+/// A seam that is still open.
+fn not_there(task: &str) -> Exit {
+    complain(&format!("gatepost: `{task}` is not part of this build"));
+    Exit::Software
+}
+
+/// `check`: the report, or what the file will do.
+fn check(path: PathBuf) -> Exit {
+    match load(path.clone()) {
+        Ok((config, warnings)) => {
+            let verdict = format!("{}{}: {}\n", config.summary(), path.display(), warnings.tally());
+            match io::stdout().write_all(verdict.as_bytes()) {
+                Ok(()) => Exit::Ok,
+                Err(_) => Exit::Io,
+            }
+        }
+        Err(exit) => exit,
+    }
+}
+
+/// Reads the file, and tells whoever asked what is wrong with it.
+fn load(path: PathBuf) -> Result<(Config, Report), Exit> {
+    match Config::load(&path) {
+        Ok((config, warnings)) => {
+            if !warnings.is_empty() {
+                complain(warnings.render(colours()).trim_end());
+            }
+            Ok((config, warnings))
+        }
+        Err(report) => {
+            debug_assert!(report.count(Severity::Error) > 0, "a file is refused for a reason");
+            complain(&format!("{}{}: {}", report.render(colours()), path.display(), report.tally()));
+            Err(Exit::Config)
+        }
+    }
+}
+
+/// Shows clap's complaint, or the help or version that was asked for.
+fn usage(complaint: &clap::Error) -> Exit {
+    let asked_for = matches!(complaint.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    match (complaint.print(), asked_for) {
+        (_, false) => Exit::Usage,
+        (Ok(()), true) => Exit::Ok,
+        (Err(_), true) => Exit::Io,
+    }
+}
+
+/// Writes to standard error; where that fails, there is nobody left to tell.
+fn complain(text: &str) {
+    _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Whether complaints are coloured (<https://no-color.org>).
+fn colours() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !unwanted && io::stderr().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_task_has_a_long_help_and_an_example() {
+        for task in CommandLine::command().get_subcommands() {
+            let name = task.get_name();
+            assert!(task.get_long_about().is_some(), "{name}: no long help");
+            let after = task.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(after.contains(&format!("gatepost {name}")), "{name}: no example");
+        }
+    }
+}

@@ -1,1 +1,191 @@
 //! The file: TOML in, every part's settings out, and every problem with it told at once.
+//!
+//! One file holds everything; its keys, defaults and meanings are in `docs/configuration.md`. [`Config::load`] answers
+//! with a [`Config`] that cannot be wrong in itself, or with a [`Report`] of **all** that is wrong: where, what, and what
+//! would be right. A setting that has no effect is a warning.
+//!
+//! How it works: the TOML is parsed into tables that know their places (`table`), single values are read and checked
+//! (`values`), each section becomes an entry of what the file says (`gate`, `rules`, `limits`, `access`, `lists`), the
+//! gate's entries are laid over the file's and those over the scene's defaults, and what can only be judged with all of
+//! it in view is judged last (`ports`, and each entry's `judge`). Problems go to the `inspection` on the way.
+//!
+//! Whether the machine agrees (a port that is taken, a backend that is away) is left to those who try.
+
+mod access;
+mod gate;
+mod inspection;
+mod limits;
+mod lists;
+mod nearest;
+mod ports;
+mod problem;
+mod rules;
+mod summary;
+mod table;
+mod values;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+use tracing::Level;
+
+pub use problem::{Problem, Report, Severity};
+
+use self::gate::{GateEntry, Shared};
+use self::inspection::{Inspection, Wrong};
+use self::lists::DnsblEntry;
+use self::table::Table;
+use self::values::{choice, count, socket, span, text};
+use crate::{dnsbl, ledger, session};
+
+/// Where the file is unless somebody says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/gatepost/gatepost.toml";
+
+/// Everything that a file says, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The gates; at least one.
+    pub gates: Vec<session::Settings>,
+    /// How DNS lists are asked; nothing if there are none.
+    pub dnsbl: Option<dnsbl::Settings>,
+    /// How much is remembered.
+    pub ledger: ledger::Settings,
+    /// Where metrics and health are served; nowhere if nothing.
+    pub admin: Option<SocketAddr>,
+    /// Where the record of each visit goes.
+    pub journal: JournalTarget,
+    /// How much is logged besides.
+    pub log: Level,
+    /// How long a stop waits for the sessions that are open.
+    pub drain: Duration,
+    /// How many lanes (threads with a listener each); as many as the machine has processors if nothing.
+    pub lanes: Option<usize>,
+}
+
+/// Where the record of each visit goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum JournalTarget {
+    /// Standard output, and so the system's journal.
+    Stdout,
+    /// A file, appended to.
+    File(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
+impl Config {
+    /// Reads the file at `path`. What is only warned of comes along with the configuration.
+    pub fn load(path: &Path) -> Result<(Self, Report), Report> {
+        let unreadable = |reason: &dyn std::fmt::Display| {
+            let remedy = "name another file with -c FILE or in GATEPOST_CONFIG, or see to its permissions";
+            Report::of_file(format!("cannot read {}: {reason}", path.display()), remedy)
+        };
+        let bytes = fs::read(path).map_err(|reason| unreadable(&reason))?;
+        let text = String::from_utf8(bytes).map_err(|reason| unreadable(&reason.utf8_error()))?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads a file's `text`. Problems show it as `name`; files that it names are looked for in `name`'s folder.
+    pub fn parse(text: &str, name: &str) -> Result<(Self, Report), Report> {
+        let inspection = Inspection::new(name, text);
+        let folder = Path::new(name).parent().unwrap_or(Path::new(""));
+        let config = match DeTable::parse(text) {
+            Ok(root) => {
+                let entries = root.into_inner();
+                Some(Table::read_root(&inspection, &entries, |table| read(table, folder)))
+            }
+            Err(reason) => {
+                let span = reason.span().unwrap_or_default();
+                inspection.error(span, Wrong::new(format!("this is not TOML: {}", reason.message()), SYNTAX));
+                None
+            }
+        };
+        let report = inspection.report();
+        match config {
+            Some(config) if report.count(Severity::Error) == 0 => Ok((config, report)),
+            _ => Err(report),
+        }
+    }
+
+    /// Every key of the file, as a path: `gate.tests.helo.bots`.
+    pub fn keys() -> BTreeSet<String> {
+        // Absent sections are read like empty ones, so that a file with one gate asks for every key.
+        let text = "[[gate]]\n";
+        let inspection = Inspection::new("", text);
+        if let Ok(root) = DeTable::parse(text) {
+            Table::read_root(&inspection, &root.into_inner(), |table| read(table, Path::new("")));
+        }
+        inspection.known()
+    }
+
+    /// What will happen, in a few lines: each gate, where it listens, its backend, its tests.
+    pub fn summary(&self) -> String {
+        summary::write(self)
+    }
+}
+
+const SYNTAX: &str = "TOML has `key = value` lines, strings in double quotes, lists in [ ], and sections as [name]";
+
+/// Reads the whole file. The result counts only if the inspection found no error.
+fn read(table: &mut Table<'_>, folder: &Path) -> Config {
+    let inspection = table.inspection();
+    let shared = Shared::read(table, folder);
+    let admin = table.value("admin", socket(9925));
+    let log = table.value("log", log_level).map_or(Level::INFO, Spanned::into_inner);
+    let drain = table.value("drain", span(Duration::ZERO..=Duration::from_secs(60 * 60)));
+    let lanes = table.value("lanes", count(1..=1024)).map(Spanned::into_inner);
+    let dnsbl = table.section("dnsbl", DnsblEntry::read);
+    let entries = table.section("ledger", |ledger| ledger.value("entries", count(1_000..=100_000_000)));
+    let journal = table.section("journal", |journal| journal.value("to", journal_target));
+    let gates = table.sections("gate", |gate| GateEntry::read(gate, folder));
+
+    if !table.has("gate") {
+        let remedy = "add [[gate]] with `listen` and `backend`";
+        inspection.missing(None, "gate", Wrong::new("there is no gate: gatepost would listen nowhere", remedy));
+    }
+    if gates.iter().any(|gate| !gate.has_hostname(&shared)) || (gates.is_empty() && !table.has("hostname")) {
+        let remedy = "add hostname = \"mx.example.org\" at the top: the name that the DNS has for this host";
+        inspection.missing(None, "hostname", Wrong::new("`hostname` is missing", remedy));
+    }
+    ports::judge(&gates, admin.as_ref(), inspection);
+    let gates: Vec<_> = gates.iter().map(|gate| gate.settings(&shared, &dnsbl, inspection)).collect();
+    shared.judge(&gates, inspection);
+    Config {
+        gates,
+        dnsbl: dnsbl.settings,
+        ledger: ledger::Settings { entries: entries.map_or(1_000_000, Spanned::into_inner) },
+        admin: admin.map(Spanned::into_inner),
+        journal: journal.map_or(JournalTarget::Stdout, Spanned::into_inner),
+        log,
+        drain: drain.map_or(Duration::from_secs(30), Spanned::into_inner),
+        lanes,
+    }
+}
+
+fn log_level(value: &DeValue<'_>) -> Result<Level, Wrong> {
+    const WORDS: &[(&str, Level)] = &[
+        ("error", Level::ERROR),
+        ("warn", Level::WARN),
+        ("info", Level::INFO),
+        ("debug", Level::DEBUG),
+        ("trace", Level::TRACE),
+    ];
+    choice(WORDS, &[("warning", "warn"), ("notice", "info"), ("verbose", "debug")])(value)
+}
+
+fn journal_target(value: &DeValue<'_>) -> Result<JournalTarget, Wrong> {
+    match text(value)? {
+        "stdout" => Ok(JournalTarget::Stdout),
+        "off" => Ok(JournalTarget::Off),
+        path if path.starts_with('/') => Ok(JournalTarget::File(PathBuf::from(path))),
+        other => {
+            let remedy = "write \"stdout\", \"off\", or a file with its full path: \"/var/log/gatepost/visits.json\"";
+            Err(Wrong::new(format!("{other:?} is no place for the journal"), remedy))
+        }
+    }
+}

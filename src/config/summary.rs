@@ -1,0 +1,68 @@
+//! What a configuration comes to, for its author to read back.
+
+use std::fmt::Write;
+
+use super::Config;
+use super::gate::scene_word;
+use crate::backend::Announce;
+use crate::proxy_header::Version;
+use crate::screen::{Action, Site, Test};
+use crate::session;
+
+/// One line for each gate, one for the lists, and one that cannot be overlooked where nothing is enforced.
+pub(super) fn write(config: &Config) -> String {
+    let mut out = String::new();
+    for gate in &config.gates {
+        out.push_str(&gate_line(gate));
+    }
+    if let Some(dnsbl) = &config.dnsbl {
+        let lists: Vec<String> = dnsbl.sites.iter().map(site).collect();
+        let thresholds = config.gates.first().map(|gate| gate.screen.thresholds);
+        let block = thresholds.map(|at| format!("; failed from {}", at.block)).unwrap_or_default();
+        let allow = thresholds.and_then(|at| at.allow).map(|at| format!("; passed at {at}")).unwrap_or_default();
+        _ = writeln!(out, "lists: {}{block}{allow}", lists.join(", "));
+    }
+    if let Some(admin) = config.admin {
+        _ = writeln!(out, "admin: http://{admin}/metrics");
+    }
+    for gate in config.gates.iter().filter(|gate| gate.screen.observe) {
+        _ = writeln!(out, "OBSERVE: gate {} journals failed tests and turns nobody away for them", gate.name);
+    }
+    out
+}
+
+fn gate_line(gate: &session::Settings) -> String {
+    let listen: Vec<String> = gate.listen.iter().map(ToString::to_string).collect();
+    let announce = match gate.backend.announce {
+        Announce::Proxy(Version::V1) => "told of the client by PROXY v1",
+        Announce::Proxy(Version::V2) => "told of the client by PROXY v2",
+        Announce::Nothing => "NOT told of the client",
+    };
+    let tests: Vec<String> = Test::ALL
+        .into_iter()
+        .filter(|&test| gate.screen.rules[test].action != Action::Off)
+        .map(|test| format!("{} {}", test.name(), word(gate.screen.rules[test].action)))
+        .collect();
+    let tests = if tests.is_empty() { "none".to_owned() } else { tests.join(", ") };
+    format!(
+        "gate {} ({}): {} -> {} ({announce}), AUTH {}; tests: {tests}\n",
+        gate.name,
+        scene_word(gate.scene),
+        listen.join(" "),
+        gate.backend.address,
+        if gate.relay.auth { "offered" } else { "withheld" },
+    )
+}
+
+fn site(site: &Site) -> String {
+    if site.weight == 1 { site.display.clone() } else { format!("{}*{}", site.display, site.weight) }
+}
+
+fn word(action: Action) -> &'static str {
+    match action {
+        Action::Off => "off",
+        Action::Observe => "observe",
+        Action::Enforce => "enforce",
+        Action::Drop => "drop",
+    }
+}

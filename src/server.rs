@@ -81,13 +81,14 @@ struct LaneThread {
 impl Server {
     /// Starts what `config` says; within a tokio runtime, which has to be driven for as long as the server runs.
     pub async fn start(config: Config, journal: Journal, clock: Clock) -> Result<Self, CannotStart> {
+        let now = clock.now();
         let house = Arc::new(House {
             clock,
             ledger: Ledger::open(config.ledger),
             sessions: Sessions::new(),
             journal,
             metrics: Metrics::new(),
-            ids: VisitIds::new(),
+            ids: VisitIds::new(now),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -178,7 +179,7 @@ impl Server {
             drop(lane.orders);
             let _ = tokio::task::spawn_blocking(move || lane.thread.join()).await;
         }
-        self.house.journal.flush();
+        self.house.journal.flush(Duration::from_secs(2));
     }
 
     fn open_lists(&self, settings: Option<&dnsbl::Settings>) -> Result<Option<Dnsbl>, CannotStart> {

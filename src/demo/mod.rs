@@ -53,8 +53,8 @@ pub async fn run(once: bool) -> Result<bool, CannotShow> {
     let sink = Sink::open().await?;
     let list = list::open(visitor::LISTED).await?;
     let text = configuration(sink.address, list);
-    let (config, _) = Config::parse(&text, "demo").map_err(|problems| CannotShow::Config(problems.to_string()))?;
-    let (journal, records) = Journal::open(Target::Memory)?.with_records();
+    let (config, _) = Config::parse(&text, "demo").map_err(|problems| CannotShow::Config(problems.render(false)))?;
+    let journal = Journal::open(Target::Memory)?;
     let server = Server::start(config, journal.clone(), Clock::system()).await?;
     let Some((_, gate)) = server.addresses().next() else {
         return Err(CannotShow::Config("no gate".to_owned()));
@@ -69,8 +69,7 @@ pub async fn run(once: bool) -> Result<bool, CannotShow> {
     let mut stories = round(visitor::FIRST, gate).await;
     stories.extend(round(visitor::SECOND, gate).await);
     settle(&server).await;
-    journal.flush();
-    judge(&mut stories, &records.lines(), &sink.mailbox());
+    judge(&mut stories, &journal.records(), &sink.mailbox());
     print!("{}", table::of(&stories));
     let fine = stories.iter().all(|story| story.as_it_should);
     println!("{}", summary(&stories, &sink.mailbox()));

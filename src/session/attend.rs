@@ -18,8 +18,9 @@ use super::handoff::{self, Handoff, Ready};
 use super::pregreet::Stranger;
 use super::{Guest, House, greeting, refusal};
 use crate::journal::{Outcome, Stage};
-use crate::relay::{self, Wire};
-use crate::screen::{Screen, Test, Verdict};
+use crate::relay::ending::Event;
+use crate::relay::{self, Sides, Wire};
+use crate::screen::{Evidence, Screen, Test, Verdict};
 
 /// How long a client that was turned away has for reading why, before the connection is torn down.
 const LINGER: Duration = Duration::from_secs(2);
@@ -28,21 +29,21 @@ const LINGER: Duration = Duration::from_secs(2);
 const LAST_WORDS: u64 = 65_536;
 
 /// A stranger's greet wait is over.
-pub(super) fn spawn(house: Arc<House>, stranger: Stranger, mut client: TcpStream) {
+pub(super) fn spawn(house: Arc<House>, stranger: Stranger, client: TcpStream) {
     let tasks = house.tasks.clone();
     tasks.spawn(async move {
         // Replies are written whole, so there is nothing that Nagle's algorithm could gather; only delays.
         let _ = client.set_nodelay(true);
-        stranger_visit(&house, stranger, &mut client).await;
+        stranger_visit(&house, stranger, client).await;
     });
 }
 
 /// A client that is handed off at once.
-pub(super) fn spawn_known(house: Arc<House>, guest: Guest, mut client: TcpStream) {
+pub(super) fn spawn_known(house: Arc<House>, guest: Guest, client: TcpStream) {
     let tasks = house.tasks.clone();
     tasks.spawn(async move {
         let _ = client.set_nodelay(true);
-        direct(&house, guest, Report::default(), false, &mut client).await;
+        direct(&house, guest, Report::default(), false, client).await;
     });
 }
 
@@ -53,7 +54,7 @@ pub(super) fn lost(house: &House, guest: Guest, error: &io::Error) {
 }
 
 /// From the end of the greet wait on.
-pub(super) async fn stranger_visit<C: Wire>(house: &House, stranger: Stranger, client: &mut C) {
+pub(super) async fn stranger_visit<C: Wire>(house: &House, stranger: Stranger, client: C) {
     let Stranger { guest, screen, teased, said } = stranger;
     let needs_dialogue = screen.needs_dialogue();
     let report = Report { screen: Some(screen), said, ..Report::default() };
@@ -72,7 +73,7 @@ fn conclude(house: &House, guest: &Guest, report: &Report) {
 }
 
 /// Handed off before a word was said: the backend's own greeting is the client's.
-async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased: bool, client: &mut C) {
+async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased: bool, mut client: C) {
     match handoff::direct(&guest, teased).await {
         Ok(ready) => relayed(house, guest, report, client, ready, Vec::new()).await,
         Err(failure) => {
@@ -82,11 +83,11 @@ async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased
             if teased {
                 // A greeting that was begun has to be finished (“220-” cannot become 421): the 421 answers the first
                 // command.
-                let _ = say(&guest, client, &greeting::last_line(&guest)).await;
+                let _ = say(&guest, &mut client, &greeting::last_line(&guest)).await;
                 let wait = guest.gate.settings.dialogue.command_timeout;
-                let _ = timeout(wait, read_some(client, &mut Vec::new())).await;
+                let _ = timeout(wait, read_some(&mut client, &mut Vec::new())).await;
             }
-            let _ = say(&guest, client, &refusal::unavailable(&guest)).await;
+            let _ = say(&guest, &mut client, &refusal::unavailable(&guest)).await;
             see_off(client).await;
             depart(house, guest, Stage::Handoff, Outcome::BackendFailed, report);
         }
@@ -94,8 +95,8 @@ async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased
 }
 
 /// gatepost speaks with the client itself, until the point of decision.
-async fn screened<C: Wire>(house: &House, guest: Guest, report: Report, client: &mut C) {
-    let mut dialogue = Dialogue::new(house, &guest, report, client);
+async fn screened<C: Wire>(house: &House, guest: Guest, report: Report, mut client: C) {
+    let mut dialogue = Dialogue::new(house, &guest, report, &mut client);
     let withheld = dialogue.report.screen.as_ref().map(Screen::verdict) == Some(Verdict::Enforce(Test::Pregreet));
     let mut decision = if withheld { Decision::Listen } else { dialogue.greet().await };
     let (stage, outcome) = loop {
@@ -140,22 +141,27 @@ async fn relayed<C: Wire>(
     house: &House,
     guest: Guest,
     mut report: Report,
-    client: &mut C,
+    client: C,
     ready: Ready,
     client_bytes: Vec<u8>,
 ) {
-    let Ready { mut backend, backend_bytes, opening } = ready;
+    let Ready { backend, backend_bytes, opening } = ready;
     report.backend = true;
     house.metrics.handed_off(&guest.gate.name, guest.arrived.elapsed());
+    let sides = Sides { client, client_bytes, backend, backend_bytes };
     let settings = &guest.gate.settings.relay;
-    let ending =
-        relay::run(client, &mut backend, opening, client_bytes, backend_bytes, settings, house.draining.clone()).await;
-    drop(backend);
-    report.note = ending.note();
+    let drained = house.draining.cancelled();
+    // A client that tries AUTH where none is offered is found out here too, if it was let through before.
+    let screen = &mut report.screen;
+    let on_event = |event| {
+        if let (Event::AuthNotOffered, Some(screen)) = (event, screen.as_mut()) {
+            screen.observe(Evidence::TriedAuth);
+        }
+    };
+    let ending = relay::run(sides, opening, settings, drained, on_event).await;
+    report.note = handoff::note(&ending.end);
     report.tally = ending.tally;
-    let outcome = handoff::outcome(&ending.how);
-    see_off(client).await;
-    depart(house, guest, Stage::Relay, outcome, report);
+    depart(house, guest, Stage::Relay, handoff::outcome(&ending.end), report);
 }
 
 /// Writes within the time that the gate allows for it.
@@ -169,12 +175,12 @@ pub(super) async fn say<C: Wire>(guest: &Guest, client: &mut C, bytes: &[u8]) ->
 
 /// Says that nothing more will come, and gives the client time to read what did: closing with unread bytes resets the
 /// connection, and the last reply would be lost with it.
-async fn see_off<C: Wire>(client: &mut C) {
+async fn see_off<C: Wire>(mut client: C) {
     let farewell = async {
         let _ = client.shutdown().await;
         let mut heard = Vec::new();
         let mut said = 0;
-        while let Ok(n) = read_some(client, &mut heard).await {
+        while let Ok(n) = read_some(&mut client, &mut heard).await {
             said += n as u64;
             if n == 0 || said > LAST_WORDS {
                 break;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Guest, House, refusal};
 use crate::addr::ClientKey;
 use crate::journal::{Finding, Outcome, Stage, Visit};
-use crate::relay::Tally;
+use crate::relay::ending::Tally;
 use crate::screen::{Conclusion, Screen, Test};
 
 /// What the stages have learned of a visit that only its end needs.
@@ -62,8 +62,8 @@ pub(super) fn depart(house: &House, guest: Guest, stage: Stage, outcome: Outcome
         from: report.from,
         to: report.to,
         backend: report.backend,
-        accepted: report.tally.accepted,
-        auth: (report.tally.auth_accepted, report.tally.auth_refused),
+        accepted: u32::try_from(report.tally.messages).unwrap_or(u32::MAX),
+        auth: (report.tally.auth_successes, report.tally.auth_failures),
         bytes: (report.tally.to_backend, report.tally.to_client),
         note: report.note,
     };

@@ -17,7 +17,8 @@ use tokio::net::TcpStream;
 use super::Guest;
 use crate::backend::{Failure, next_reply};
 use crate::journal::Outcome;
-use crate::relay::{How, Opening};
+use crate::relay::Opening;
+use crate::relay::ending::{BackendFault, End, ProtocolFault, Wait};
 use crate::smtp::ehlo::{Keywords, Offer};
 use crate::smtp::reply::{self, Code, Parsed};
 
@@ -188,9 +189,51 @@ fn refusal(inbox: &[u8], closing: bool) -> Result<Handoff, Trouble> {
 }
 
 /// What the end of the relay means for the visit.
-pub(super) fn outcome(how: &How) -> Outcome {
-    match how {
-        How::Shutdown => Outcome::Shutdown,
-        _ => Outcome::Relayed,
+pub(super) fn outcome(end: &End) -> Outcome {
+    match end {
+        End::Quit | End::ClientEof | End::ClientReset | End::Opaque => Outcome::Relayed,
+        // The backend has said why, in its own words.
+        End::BackendRefused(_) => Outcome::Relayed,
+        End::BackendEof | End::BackendFault(_) => Outcome::BackendFailed,
+        End::TimedOut(Wait::Reply | Wait::EndOfData | Wait::BackendWrite) => Outcome::BackendFailed,
+        End::TimedOut(Wait::Command | Wait::Data | Wait::ClientWrite | Wait::Idle) => Outcome::TimedOut,
+        End::ProtocolFault(_) => Outcome::ProtocolFault,
+        End::Shutdown => Outcome::Shutdown,
     }
+}
+
+/// What there is to say of the end of the relay, where it was not an ordinary one.
+pub(super) fn note(end: &End) -> Option<String> {
+    let text = match end {
+        End::Quit | End::ClientEof | End::Opaque | End::Shutdown => return None,
+        End::ClientReset => "the client broke off in the middle of something",
+        End::BackendEof => "the backend closed the connection",
+        End::BackendRefused(code) => return Some(format!("the backend ended it with {code}")),
+        End::BackendFault(fault) => match fault {
+            BackendFault::Malformed => "the backend said something that is no SMTP reply",
+            BackendFault::Unsolicited => "the backend replied where nothing was asked",
+            BackendFault::Early => "the backend replied to mail data before its end",
+            BackendFault::Unexpected(code) => return Some(format!("the backend replied {code} where that means nothing")),
+            BackendFault::BehindStartTls => "the backend said more in the clear behind its 220 to STARTTLS",
+        },
+        End::ProtocolFault(fault) => match fault {
+            ProtocolFault::LineTooLong => "a command line over the limit",
+            ProtocolFault::TooManyErrors => "too many errors",
+            ProtocolFault::Chunk => "BDAT that was not offered, or without a size",
+            ProtocolFault::AuthLine => "a line of an AUTH exchange that is none",
+            ProtocolFault::BehindStartTls => "bytes in the clear behind STARTTLS",
+            ProtocolFault::BehindData => "bytes behind a DATA that was refused",
+            ProtocolFault::BareLf => "a bare LF in mail data, which is refused here",
+        },
+        End::TimedOut(wait) => match wait {
+            Wait::Command => "the client sent no command in time",
+            Wait::Data => "the client sent no mail data in time",
+            Wait::Reply => "the backend did not reply in time",
+            Wait::EndOfData => "the backend did not reply to the end of data in time",
+            Wait::ClientWrite => "the client took no bytes in time",
+            Wait::BackendWrite => "the backend took no bytes in time",
+            Wait::Idle => "neither side said anything in time after TLS had begun",
+        },
+    };
+    Some(text.to_owned())
 }

@@ -202,7 +202,9 @@ impl Server {
         for settings in &config.gates {
             let backend = self.backend(settings, &mut backends);
             let name = settings.name.as_str().into();
-            gates.push(Arc::new(Gate { name, settings: settings.clone(), backend, dnsbl: self.lists.clone() }));
+            let metrics = self.house.metrics.gate(&settings.name);
+            let dnsbl = self.lists.clone();
+            gates.push(Arc::new(Gate { name, settings: settings.clone(), backend, dnsbl, metrics }));
         }
         for (_, probe) in std::mem::replace(&mut self.backends, backends) {
             probe.abort();

@@ -37,21 +37,6 @@ pub enum Failure {
     NotSmtp,
 }
 
-impl Failure {
-    /// The name in the metrics.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Connect(_) => "connect",
-            Self::ConnectTimeout(_) => "connect-timeout",
-            Self::Announce(_) => "announce",
-            Self::ReplyTimeout(_) => "reply-timeout",
-            Self::Broken(_) => "broken",
-            Self::Closed => "closed",
-            Self::NotSmtp => "not-smtp",
-        }
-    }
-}
-
 impl Backend {
     /// Connects and announces `visitor`; gatepost itself if there is none (a probe). Nothing has been read yet.
     pub async fn dial(&self, visitor: Option<Visitor>) -> Result<TcpStream, Failure> {

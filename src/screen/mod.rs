@@ -117,6 +117,8 @@ pub struct Conclusion {
     pub verdict: Verdict,
     /// What to remember. Unchanged tests keep what they had.
     pub standing: Standing,
+    /// The tests whose earlier passes are taken back.
+    pub failed: Tests,
 }
 
 /// One client being screened.
@@ -260,7 +262,7 @@ impl Screen {
             };
             standing.pass(test, now.plus(ttl));
         }
-        Conclusion { verdict: self.verdict, standing }
+        Conclusion { verdict: self.verdict, standing, failed: self.failed }
     }
 
     /// Whether the lists vouch for the client, it has failed nothing, and nothing outstanding can turn that round.

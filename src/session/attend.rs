@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::departure::{self, Report, depart};
 use super::dialogue::{Decision, Dialogue};
@@ -18,6 +18,7 @@ use super::handoff::{self, Handoff, Ready};
 use super::pregreet::Stranger;
 use super::{Guest, House, greeting, refusal};
 use crate::journal::{Outcome, Stage};
+use crate::metrics::State;
 use crate::relay::ending::Event;
 use crate::relay::{self, Sides, Wire};
 use crate::screen::{Evidence, Screen, Test, Verdict};
@@ -39,11 +40,11 @@ pub(super) fn spawn(house: Arc<House>, stranger: Stranger, client: TcpStream) {
 }
 
 /// A client that is handed off at once.
-pub(super) fn spawn_known(house: Arc<House>, guest: Guest, client: TcpStream) {
+pub(super) fn spawn_known(house: Arc<House>, guest: Guest, screen: Option<Screen>, client: TcpStream) {
     let tasks = house.tasks.clone();
     tasks.spawn(async move {
         let _ = client.set_nodelay(true);
-        direct(&house, guest, Report::default(), false, client).await;
+        direct(&house, guest, Report { screen, ..Report::default() }, false, client).await;
     });
 }
 
@@ -66,6 +67,16 @@ pub(super) async fn stranger_visit<C: Wire>(house: &House, stranger: Stranger, c
     }
 }
 
+/// Measures a replay.
+async fn timed(guest: &Guest, replay: impl Future<Output = Handoff>) -> Handoff {
+    let decided = Instant::now();
+    let handoff = replay.await;
+    if matches!(handoff, Handoff::Ready(_)) {
+        guest.gate.metrics.handed_off(decided.elapsed());
+    }
+    handoff
+}
+
 fn conclude(house: &House, guest: &Guest, report: &Report) {
     if let Some(screen) = &report.screen {
         departure::remember(house, guest, &screen.close(house.clock.now()));
@@ -74,10 +85,14 @@ fn conclude(house: &House, guest: &Guest, report: &Report) {
 
 /// Handed off before a word was said: the backend's own greeting is the client's.
 async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased: bool, mut client: C) {
+    let decided = Instant::now();
     match handoff::direct(&guest, teased).await {
-        Ok(ready) => relayed(house, guest, report, client, ready, Vec::new()).await,
+        Ok(ready) => {
+            guest.gate.metrics.handed_off(decided.elapsed());
+            relayed(house, guest, report, client, ready, Vec::new()).await;
+        }
         Err(failure) => {
-            house.metrics.backend_failed(&guest.gate.name, failure.kind());
+            guest.gate.metrics.backend_failed(failure.kind());
             report.note = Some(failure.to_string());
             report.backend = failure.reached();
             if teased {
@@ -95,7 +110,10 @@ async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased
 }
 
 /// gatepost speaks with the client itself, until the point of decision.
-async fn screened<C: Wire>(house: &House, guest: Guest, report: Report, mut client: C) {
+async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut client: C) {
+    if let Some(presence) = &mut guest.presence {
+        presence.moves_to(State::Dialogue);
+    }
     let mut dialogue = Dialogue::new(house, &guest, report, &mut client);
     let withheld = dialogue.report.screen.as_ref().map(Screen::verdict) == Some(Verdict::Enforce(Test::Pregreet));
     let mut decision = if withheld { Decision::Listen } else { dialogue.greet().await };
@@ -103,7 +121,7 @@ async fn screened<C: Wire>(house: &House, guest: Guest, report: Report, mut clie
         match decision {
             Decision::Listen => decision = dialogue.listen().await,
             Decision::Over(outcome) => break (Stage::Dialogue, outcome),
-            Decision::HandOff => match handoff::replay(&guest, dialogue.replay()).await {
+            Decision::HandOff => match timed(&guest, handoff::replay(&guest, dialogue.replay())).await {
                 Handoff::Ready(ready) => {
                     conclude(house, &guest, &dialogue.report);
                     let (report, inbox) = dialogue.leave();
@@ -114,7 +132,7 @@ async fn screened<C: Wire>(house: &House, guest: Guest, report: Report, mut clie
                     decision = dialogue.refused_by_backend(&reply, closing).await;
                 }
                 Handoff::Failed(failure) => {
-                    house.metrics.backend_failed(&guest.gate.name, failure.kind());
+                    guest.gate.metrics.backend_failed(failure.kind());
                     dialogue.report.note = Some(failure.to_string());
                     dialogue.report.backend |= failure.reached();
                     dialogue.say_last(&refusal::unavailable(&guest)).await;
@@ -139,7 +157,7 @@ async fn screened<C: Wire>(house: &House, guest: Guest, report: Report, mut clie
 /// The backend has taken over.
 async fn relayed<C: Wire>(
     house: &House,
-    guest: Guest,
+    mut guest: Guest,
     mut report: Report,
     client: C,
     ready: Ready,
@@ -147,7 +165,9 @@ async fn relayed<C: Wire>(
 ) {
     let Ready { backend, backend_bytes, opening } = ready;
     report.backend = true;
-    house.metrics.handed_off(&guest.gate.name, guest.arrived.elapsed());
+    if let Some(presence) = &mut guest.presence {
+        presence.moves_to(State::Relay);
+    }
     let sides = Sides { client, client_bytes, backend, backend_bytes };
     let settings = &guest.gate.settings.relay;
     let drained = house.draining.cancelled();
@@ -159,6 +179,14 @@ async fn relayed<C: Wire>(
         }
     };
     let ending = relay::run(sides, opening, settings, drained, on_event).await;
+    if ending.tally.auth_not_offered > 0
+        && let Some(screen) = &report.screen
+    {
+        departure::remember(house, &guest, &screen.abandon(house.clock.now()));
+    }
+    if let Some(fault) = handoff::fault(&ending.end) {
+        guest.gate.metrics.backend_failed(fault);
+    }
     report.note = handoff::note(&ending.end);
     report.tally = ending.tally;
     depart(house, guest, Stage::Relay, handoff::outcome(&ending.end), report);

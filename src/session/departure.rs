@@ -34,7 +34,11 @@ pub(super) struct Report {
 /// Remembers what a client has passed and failed. Done at the verdict, so that its next connection, which may come while
 /// this one goes on, is already known.
 pub(super) fn remember(house: &House, guest: &Guest, conclusion: &Conclusion) {
-    house.ledger.remember(ClientKey::of(guest.client.ip()), conclusion.standing, house.clock.now());
+    let client = ClientKey::of(guest.client.ip());
+    house.ledger.remember(client, conclusion.standing, house.clock.now());
+    if !conclusion.failed.is_empty() {
+        house.ledger.revoke(client, conclusion.failed);
+    }
 }
 
 /// Ends a visit.

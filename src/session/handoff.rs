@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use super::Guest;
 use crate::backend::{Failure, next_reply};
 use crate::journal::Outcome;
+use crate::metrics::BackendFailure;
 use crate::relay::Opening;
 use crate::relay::ending::{BackendFault, End, ProtocolFault, Wait};
 use crate::smtp::ehlo::{Keywords, Offer};
@@ -68,12 +69,17 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
-    /// The name in the metrics.
-    pub(super) fn kind(&self) -> &'static str {
+    /// What it counts as.
+    pub(super) fn kind(&self) -> BackendFailure {
         match self {
-            Self::Backend(failure) => failure.kind(),
-            Self::Greeting(_) => "greeting",
-            Self::Drifted => "drifted",
+            Self::Backend(failure) => match failure {
+                Failure::Connect(_) => BackendFailure::Connect,
+                Failure::ConnectTimeout(_) | Failure::ReplyTimeout(_) => BackendFailure::Timeout,
+                Failure::Announce(_) | Failure::Broken(_) | Failure::Closed => BackendFailure::Closed,
+                Failure::NotSmtp => BackendFailure::Protocol,
+            },
+            Self::Greeting(_) => BackendFailure::Refused,
+            Self::Drifted => BackendFailure::Protocol,
         }
     }
 
@@ -186,6 +192,17 @@ fn refusal(inbox: &[u8], closing: bool) -> Result<Handoff, Trouble> {
     let mut reply = Vec::with_capacity(said.raw.len());
     said.write_to(&mut reply);
     Ok(Handoff::Refused { reply, closing: closing || said.code.number() == 421 })
+}
+
+/// The backend's fault that ended a relay, if one did.
+pub(super) fn fault(end: &End) -> Option<BackendFailure> {
+    match end {
+        End::BackendEof => Some(BackendFailure::Closed),
+        End::BackendRefused(_) => Some(BackendFailure::Refused),
+        End::BackendFault(_) => Some(BackendFailure::Protocol),
+        End::TimedOut(Wait::Reply | Wait::EndOfData | Wait::BackendWrite) => Some(BackendFailure::Timeout),
+        _ => None,
+    }
 }
 
 /// What the end of the relay means for the visit.

@@ -21,6 +21,7 @@ use super::recall::{Recall, recall};
 use super::{Gate, Guest, House, attend, refusal};
 use crate::dnsbl::Answer;
 use crate::journal::{Outcome, Recognition};
+use crate::metrics::{AcceptError, State};
 use crate::policy::quota::Full;
 
 /// Tokens below this are doors.
@@ -207,10 +208,13 @@ impl Lane {
                         self.admit(&gate, arrival);
                     }
                     Accepted::Nobody => entrance.ready = false,
-                    Accepted::Gone => self.house.metrics.accept_error("gone"),
+                    Accepted::Gone => entrance.door.gate.load().metrics.accept_failed(AcceptError::Connection),
                     Accepted::Pause(pause, error) => {
                         entrance.paused = Some(Instant::now() + pause);
                         let address = entrance.door.local;
+                        let shortage = super::arrival::is_shortage(&error);
+                        let kind = if shortage { AcceptError::Resources } else { AcceptError::Listener };
+                        entrance.door.gate.load().metrics.accept_failed(kind);
                         self.complain(address, &error);
                     }
                 }
@@ -219,7 +223,6 @@ impl Lane {
     }
 
     fn complain(&mut self, address: std::net::SocketAddr, error: &io::Error) {
-        self.house.metrics.accept_error(if super::arrival::is_shortage(error) { "shortage" } else { "listener" });
         let now = Instant::now();
         if self.complained.is_none_or(|last| now.saturating_duration_since(last) >= COMPLAINT) {
             self.complained = Some(now);
@@ -233,17 +236,19 @@ impl Lane {
 
     fn admit(&mut self, gate: &Arc<Gate>, arrival: Arrival) {
         match recall(&self.house, gate, arrival.client.ip()) {
-            Recall::Known(recognition, place) => {
+            Recall::Known(recognition, place, screen) => {
                 let mut guest = self.guest(gate, &arrival, recognition);
                 guest.place = Some(place);
+                guest.presence = Some(gate.metrics.present(State::Relay));
                 match tokio::net::TcpStream::from_std(arrival.socket.into()) {
-                    Ok(socket) => attend::spawn_known(Arc::clone(&self.house), guest, socket),
+                    Ok(socket) => attend::spawn_known(Arc::clone(&self.house), guest, screen, socket),
                     Err(error) => attend::lost(&self.house, guest, &error),
                 }
             }
             Recall::Stranger(place, screen) => {
                 let mut guest = self.guest(gate, &arrival, Recognition::Stranger);
                 guest.place = Some(place);
+                guest.presence = Some(gate.metrics.present(State::Parked));
                 self.lot.park(arrival.socket, guest, screen);
             }
             Recall::Denied => {
@@ -272,6 +277,7 @@ impl Lane {
             begin: self.house.clock.now(),
             recognition,
             place: None,
+            presence: None,
         }
     }
 }

@@ -41,7 +41,7 @@ use crate::clock::Clock;
 use crate::dnsbl::Dnsbl;
 use crate::journal::{Journal, Recognition, VisitId, VisitIds};
 use crate::ledger::Ledger;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics, Presence};
 use crate::policy::access::AccessList;
 use crate::policy::quota::{self, Place, Sessions};
 use crate::time::Timestamp;
@@ -112,6 +112,8 @@ pub struct Gate {
     pub backend: Arc<Backend>,
     /// The lists, if any are asked.
     pub dnsbl: Option<Dnsbl>,
+    /// What is counted of it.
+    pub metrics: Arc<metrics::Gate>,
 }
 
 /// What all visits share.
@@ -154,6 +156,8 @@ pub struct Guest {
     pub recognition: Recognition,
     /// Its place among the sessions at once; none for those that were turned away at the door.
     pub place: Option<Place>,
+    /// Counts it where it is.
+    pub presence: Option<Presence>,
 }
 
 impl Guest {

@@ -283,8 +283,8 @@ impl Lot {
     fn move_on(&mut self, index: usize) {
         let Some(mut place) = self.places.try_remove(index) else { return };
         let Who::Waiting(stranger) = place.who else { return };
+        Self::waited(&stranger);
         let house = Arc::clone(&self.house);
-        house.metrics.parked(&stranger.guest.gate.name, stranger.guest.arrived.elapsed());
         let tokio_socket = self
             .registry
             .deregister(&mut place.socket)
@@ -306,6 +306,7 @@ impl Lot {
     /// The client has left, or cannot be kept.
     fn hang_up(&mut self, index: usize, note: Option<&str>) {
         let Some(Place { who: Who::Waiting(stranger), .. }) = self.vacate(index) else { return };
+        Self::waited(&stranger);
         let conclusion = stranger.screen.abandon(self.house.clock.now());
         departure::remember(&self.house, &stranger.guest, &conclusion);
         let report = Report {
@@ -322,6 +323,7 @@ impl Lot {
         let Some(place) = self.places.get_mut(index) else { return };
         let Who::Waiting(stranger) = std::mem::replace(&mut place.who, Who::Leaving { said: 0 }) else { return };
         self.leaving += 1;
+        Self::waited(&stranger);
         if outcome == Outcome::Dropped {
             let conclusion = stranger.screen.abandon(self.house.clock.now());
             departure::remember(&self.house, &stranger.guest, &conclusion);
@@ -348,6 +350,11 @@ impl Lot {
         self.deadlines.push(Instant::now(), LINGER, key);
     }
 
+    /// The wait of a stranger is over, in whatever way.
+    fn waited(stranger: &Stranger) {
+        stranger.guest.gate.metrics.parked(stranger.guest.arrived.elapsed());
+    }
+
     fn find(&self, key: Key) -> Option<usize> {
         let index = key.place as usize;
         self.places.get(index).filter(|place| place.round == key.round).map(|_| index)
@@ -369,7 +376,9 @@ impl Stranger {
         if !self.screen.due().has(Test::Pregreet) {
             return None;
         }
-        let verdict = self.screen.observe(Evidence::SpokeEarly(Early::classify(peeked)));
+        let early = Early::of(peeked);
+        self.guest.gate.metrics.spoke_early(early);
+        let verdict = self.screen.observe(Evidence::SpokeEarly(early));
         let after = self.guest.arrived.elapsed().as_secs_f32();
         self.said = Some(format!("{} bytes after {after:.2} s: {}", peeked.len(), shown(peeked)).into());
         verdict

@@ -12,8 +12,8 @@ use crate::screen::Screen;
 /// What a client is to us.
 #[derive(Debug)]
 pub(super) enum Recall {
-    /// To be handed off at once.
-    Known(Recognition, Place),
+    /// To be handed off at once. What it does there can still count against it, unless it is allow-listed.
+    Known(Recognition, Place, Option<Screen>),
     /// To be tested.
     Stranger(Place, Screen),
     /// Not let in by the access list.
@@ -35,13 +35,13 @@ pub(super) fn recall(house: &House, gate: &Gate, client: IpAddr) -> Recall {
         Err(full) => return Recall::Full(full),
     };
     if allowed {
-        return Recall::Known(Recognition::Allowed, place);
+        return Recall::Known(Recognition::Allowed, place, None);
     }
     let now = house.clock.now();
     let standing = house.ledger.recall(ClientKey::of(client), now);
     let screen = Screen::open(settings.screen.clone(), standing, now);
     if screen.due().is_empty() {
-        Recall::Known(Recognition::Remembered, place)
+        Recall::Known(Recognition::Remembered, place, Some(screen))
     } else {
         Recall::Stranger(place, screen)
     }

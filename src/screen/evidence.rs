@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::helo::Fault;
-use super::not_smtp::NotSmtp;
+use super::not_smtp;
 use super::score::Score;
 use super::test::Test;
 use crate::smtp::command::Verb;
@@ -22,7 +22,7 @@ pub enum Evidence {
     /// It sent more behind this command, without waiting for the reply, where that is not allowed.
     Pipelined(Verb),
     /// It does not speak SMTP.
-    NotSmtp(NotSmtp),
+    NotSmtp(not_smtp::Kind),
     /// It ended a command line in a bare LF, or put a bare CR into it.
     BareNewline,
     /// It tried AUTH where none is offered.

@@ -198,6 +198,25 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_of_the_schema_are_what_is_written() {
+        let schema = include_str!("../../docs/journal.md");
+        assert!(schema.contains(line(&dropped()).trim_end()));
+        let examples: Vec<Value> = schema
+            .lines()
+            .filter(|line| line.starts_with("{\"v\""))
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let mut visit = relayed();
+        (visit.findings, visit.score, visit.lists, visit.note) =
+            (dropped().findings, Some(Score::default()), vec![Arc::from("list.example")], Some("note".into()));
+        let all: Value = serde_json::from_str(&line(&visit)).unwrap();
+        for key in all.as_object().unwrap().keys() {
+            assert!(schema.contains(&format!("`{key}`")), "{key} is not explained");
+        }
+        assert_eq!(examples.len(), 2);
+    }
+
+    #[test]
     fn an_honest_host_that_was_relayed() {
         let mut visit = relayed();
         visit.client = "[::ffff:192.0.2.7]:51234".parse().unwrap();

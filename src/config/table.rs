@@ -68,7 +68,7 @@ impl<'a> Table<'a> {
     pub(super) fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Table<'a>) -> T) -> T {
         let value = self.entry(key);
         let entries = value.and_then(|value| self.table_of(key, value));
-        self.below(key, value.map(Spanned::span), entries).read(read)
+        self.below(key, entries.and(value).map(Spanned::span), entries).read(read)
     }
 
     /// Either a single value or a table: `pregreet = "drop"` is short for `pregreet = { action = "drop" }`.

@@ -1,0 +1,502 @@
+//! The file as its author meets it: the examples pass, the manual tells the truth, and whatever is wrong is told, all of
+//! it, with its line, its cause and what would be right.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use gatepost::config::{Config, Report, Severity};
+use proptest::prelude::*;
+
+const MANUAL: &str = include_str!("../docs/configuration.md");
+const MX: &str = include_str!("../deploy/mx.toml");
+
+/// The sections that a gate can have too.
+const SHARED: [&str; 5] = ["tests", "greet", "limits", "timeouts", "access"];
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn examples() -> Vec<PathBuf> {
+    let folder = fs::read_dir(repository().join("deploy")).expect("deploy/");
+    let paths = folder.map(|entry| entry.expect("an entry").path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect()
+}
+
+#[test]
+fn every_example_passes() {
+    let examples = examples();
+    assert!(examples.len() >= 3, "{examples:?}");
+    for path in examples {
+        let (config, warnings) = Config::load(&path).unwrap_or_else(|report| panic!("{report}"));
+        assert!(warnings.is_empty(), "{warnings}");
+        let observes = path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("-observe"));
+        for gate in &config.gates {
+            assert_eq!(gate.screen.observe, observes, "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_manual_has_every_key() {
+    let documented = documented_keys();
+    for key in Config::keys() {
+        let shared = |rest: &str| SHARED.contains(&rest.split('.').next().unwrap_or(rest));
+        let plain = key.strip_prefix("gate.").filter(|rest| shared(rest)).unwrap_or(&key).to_owned();
+        let heading = MANUAL.contains(&format!("`[{plain}]`")) || MANUAL.contains(&format!("`[[{plain}]]`"));
+        let mentioned = ["gate.hostname", "gate.observe", "gate.contact"].contains(&key.as_str())
+            && MANUAL.contains(&format!("`{key}`"));
+        assert!(heading || mentioned || documented.contains(&plain), "`{key}` is not in docs/configuration.md");
+    }
+}
+
+#[test]
+fn the_manual_has_no_key_too_many() {
+    let known = Config::keys();
+    let documented = documented_keys();
+    assert!(documented.len() > 60, "only {} keys were found in the manual", documented.len());
+    for key in documented {
+        assert!(known.contains(&key), "`{key}` is documented, and is no key");
+    }
+}
+
+/// The keys in the first columns of the manual's tables.
+fn documented_keys() -> BTreeSet<String> {
+    let columns = rows().map(|cells| cells[0]);
+    let words = columns.flat_map(|column| column.split('`').skip(1).step_by(2));
+    let is_key = |word: &&str| !word.starts_with('"') && (word.contains('.') || Config::keys().contains(*word));
+    words.filter(|word| is_key(word) && !word.starts_with("helo.")).map(str::to_owned).collect()
+}
+
+fn rows() -> impl Iterator<Item = Vec<&'static str>> {
+    let rows = MANUAL.lines().filter_map(|line| line.strip_prefix("| "));
+    rows.map(|row| row.split(" | ").collect())
+}
+
+/// Writing every documented default into a file must change nothing.
+#[test]
+fn the_manual_tells_the_defaults() {
+    let (mut top, mut gate, mut count) = (String::new(), String::new(), 0);
+    for cells in rows() {
+        let [key, default, ..] = cells.as_slice() else { continue };
+        let (Some(key), Some(default)) = (literal(key), literal(default)) else { continue };
+        if !Config::keys().contains(key) || key == "gate.offer_auth" || key == "gate.accept_unknown_client" {
+            continue;
+        }
+        count += 1;
+        match key.strip_prefix("gate.") {
+            Some(key) => gate.push_str(&format!("{key} = {default}\n")),
+            None => top.push_str(&format!("{key} = {default}\n")),
+        }
+    }
+    assert!(count > 35, "only {count} defaults were found in the manual");
+    let plain = "hostname = 'mx.example.org'\ndnsbl.sites = 'bl.example'";
+    let plain_gate = "[[gate]]\nlisten = '0.0.0.0:25'\nbackend = '127.0.0.1:2525'";
+    let written = read(&format!("{plain}\n{top}{plain_gate}\n{gate}"));
+    let unwritten = read(&format!("{plain}\n{plain_gate}"));
+    assert_eq!(format!("{written:#?}"), format!("{unwritten:#?}"));
+}
+
+/// The manual's table of tests, against what the two scenes do.
+#[test]
+fn the_manual_tells_what_each_scene_does() {
+    let mut count = 0;
+    for cells in rows() {
+        let [test, _, mx, submission, ttl] = cells.as_slice() else { continue };
+        let (Some(test), Some(mx), Some(submission)) = (literal(test), literal(mx), literal(submission)) else {
+            continue;
+        };
+        count += 1;
+        for (scene, action) in [("mx", mx), ("submission", submission)] {
+            let set = |rule: &str| {
+                format!(
+                    "hostname = 'mx.example.org'\ndnsbl.sites = 'bl.example'\n[[gate]]\nscene = '{scene}'\n\
+                     listen = '0.0.0.0:25'\nbackend = '127.0.0.1:2525'\n[gate.tests]\n{rule}\n"
+                )
+            };
+            let written = match literal(ttl.trim_end_matches(" |")) {
+                Some(ttl) if action != "\"off\"" => format!("{test} = {{ action = {action}, ttl = {ttl} }}"),
+                _ => format!("{test} = {action}"),
+            };
+            assert_eq!(format!("{:?}", read(&set(&written))), format!("{:?}", read(&set(""))), "{scene}: {written}");
+        }
+    }
+    assert_eq!(count, 8, "a test is missing in the manual's table");
+}
+
+/// What stands between a cell's backticks, if that is all there is in it (but for the mark ◇).
+fn literal(cell: &str) -> Option<&str> {
+    let inner = cell.trim().trim_end_matches('◇').trim().strip_prefix('`')?.strip_suffix('`')?;
+    (!inner.contains('`')).then_some(inner)
+}
+
+#[test]
+fn the_manual_s_example_passes() {
+    let example = MANUAL.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let (config, warnings) = Config::parse(example, "example.toml").unwrap_or_else(|report| panic!("{report}"));
+    assert!(warnings.is_empty(), "{warnings}");
+    assert_eq!(config.gates.len(), 1);
+}
+
+fn read(text: &str) -> Config {
+    Config::parse(text, "test.toml").map(|(config, _)| config).unwrap_or_else(|report| panic!("{report}"))
+}
+
+/// A file with many faults, and the whole report. To accept a new wording: `BLESS=1 cargo test --test config`.
+#[test]
+fn everything_wrong_is_told_at_once() {
+    let text = include_str!("config/broken.toml");
+    let report = Config::parse(text, "broken.toml").expect_err("a broken file");
+    let told = format!("{report}\n");
+    let golden = repository().join("tests/config/broken.txt");
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&golden, &told).expect("the golden file");
+    }
+    assert_eq!(told, fs::read_to_string(&golden).expect("the golden file"));
+}
+
+/// The rest of a file that is right where a row's own lines are not concerned.
+const TOP: &str = "hostname = 'mx.example.org'\n";
+const GATE: &str = "\n[[gate]]\nlisten = '0.0.0.0:25'\nbackend = '127.0.0.1:2525'\n";
+
+struct Row {
+    /// What the row is about: lines at the top, and lines in the gate and below.
+    lines: (&'static str, &'static str),
+    /// Every problem: severity, line, a part of the cause, a part of the remedy. Lines count from the top of the file:
+    /// the row's own top lines begin at 2, and what it adds below at 6 (and one more for each line at the top).
+    told: &'static [(Severity, usize, &'static str, &'static str)],
+}
+
+use Severity::{Error, Warning};
+
+const ROWS: &[Row] = &[
+    Row { lines: ("", ""), told: &[] },
+    // Syntax.
+    Row { lines: ("contact = see below", ""), told: &[(Error, 2, "not TOML", "double quotes")] },
+    Row { lines: ("log = 'info'\nlog = 'warn'", ""), told: &[(Error, 3, "duplicate key", "key = value")] },
+    // Keys.
+    Row { lines: ("lane = 2", ""), told: &[(Error, 2, "no key `lane`", "did you mean `lanes`?")] },
+    Row { lines: ("", "admin = '127.0.0.1:9925'"), told: &[(Error, 6, "`admin` in [gate]", "at the top of the file")] },
+    Row { lines: ("threshold = 2", ""), told: &[(Error, 2, "no key `threshold`", "belongs in [dnsbl]")] },
+    Row {
+        lines: ("zzz = 2", ""),
+        told: &[(Error, 2, "no key `zzz`", "the keys at the top of the file are: hostname")],
+    },
+    Row { lines: ("", "[gate.test]"), told: &[(Error, 6, "no key `test`", "`tests`")] },
+    Row { lines: ("", "[tests.pregreet]\nacton = 'off'"), told: &[(Error, 7, "`acton`", "`action`")] },
+    Row { lines: ("dnsbl = 'zen.spamhaus.org'", ""), told: &[(Error, 2, "`dnsbl` is a table", "[dnsbl]")] },
+    // Values.
+    Row { lines: ("contact = 'Grüße'", ""), told: &[(Error, 2, "SMTP reply", "ASCII")] },
+    Row { lines: ("log = 'loud'", ""), told: &[(Error, 2, "`log`", "\"error\", \"warn\"")] },
+    Row { lines: ("log = 'warning'", ""), told: &[(Error, 2, "`log`", "called \"warn\"")] },
+    Row { lines: ("drain = 30", ""), told: &[(Error, 2, "without a unit", "\"30s\"")] },
+    Row { lines: ("drain = '2h'", ""), told: &[(Error, 2, "out of range", "\"1h\"")] },
+    Row { lines: ("lanes = 0", ""), told: &[(Error, 2, "0 is out of range", "from 1 to 1024")] },
+    Row { lines: ("ledger.entries = '1M'", ""), told: &[(Error, 2, "`ledger.entries`", "without quotes")] },
+    Row { lines: ("journal.to = 'visits.json'", ""), told: &[(Error, 2, "visits.json", "full path")] },
+    Row { lines: ("observe = 'on'", ""), told: &[(Error, 2, "`observe`", "without quotes")] },
+    // Gates.
+    Row {
+        lines: ("", "\n[[gate]]"),
+        told: &[
+            (Error, 7, "two gates are called \"mx\"", "name = "),
+            (Error, 7, "no `listen`", "add listen"),
+            (Error, 7, "no `backend`", "add backend"),
+        ],
+    },
+    Row {
+        lines: ("", "\n[[gate]]\nname = 'b'\nlisten = []\nbackend = '127.0.0.1'"),
+        told: &[(Error, 9, "listens nowhere", "listen = "), (Error, 10, "no port", "127.0.0.1:2525")],
+    },
+    Row {
+        lines: ("", "\n[[gate]]\nname = 'b'\nlisten = ['192.0.2.1:25', '[::]:25', '[::]:25']\nbackend = '[::1]:25'"),
+        told: &[
+            (Error, 9, "192.0.2.1:25 is listened on already", "port of its own"),
+            (Error, 9, "[::]:25 is listened on already", "port of its own"),
+            (Error, 10, "gatepost itself", "another port"),
+        ],
+    },
+    Row { lines: ("admin = '127.0.0.1:25'", ""), told: &[(Error, 2, "listened on already", "port of its own")] },
+    Row { lines: ("", "name = 'My gate'"), told: &[(Error, 6, "cannot name a gate", "a-z")] },
+    Row { lines: ("", "scene = 'smtp'"), told: &[(Error, 6, "`gate.scene`", "called \"mx\"")] },
+    Row { lines: ("", "announce = 'proxy'"), told: &[(Error, 6, "`gate.announce`", "called \"proxy-v2\"")] },
+    Row {
+        lines: ("", "announce = 'none'"),
+        told: &[(Error, 6, "might relay mail for everybody", "accept_unknown_client = true")],
+    },
+    Row { lines: ("", "announce = 'none'\naccept_unknown_client = true"), told: &[] },
+    Row { lines: ("", "accept_unknown_client = true"), told: &[(Warning, 6, "no effect", "take it out")] },
+    Row { lines: ("", "hostname = 'mx'"), told: &[(Error, 6, "not a full domain name", "full name")] },
+    // Tests.
+    Row { lines: ("tests.pregreet = false", ""), told: &[(Error, 2, "an action", "\"off\"")] },
+    Row { lines: ("tests.pregreet = { action = 'off', ttl = '1d' }", ""), told: &[(Warning, 2, "no effect", "ttl")] },
+    Row { lines: ("tests.pregreet.ttl = '0s'", ""), told: &[(Error, 2, "out of range", "\"1s\"")] },
+    Row { lines: ("tests.dnsbl = 'drop'", ""), told: &[(Warning, 2, "no effect on the test dnsbl", "[dnsbl] sites")] },
+    Row { lines: ("", "tests.dnsbl = 'drop'"), told: &[(Warning, 6, "no effect on the test dnsbl", "[dnsbl] sites")] },
+    Row {
+        lines: ("tests.dnsbl = { ttl = '1h' }\ndnsbl.sites = 'bl.example'", ""),
+        told: &[(Warning, 2, "no effect on the test dnsbl", "min_ttl")],
+    },
+    Row {
+        lines: ("", "offer_auth = true\ntests.auth-not-offered = 'drop'"),
+        told: &[(Warning, 7, "no effect", "AUTH is offered")],
+    },
+    Row { lines: ("tests.helo.own = 'a b'", ""), told: &[(Error, 2, "neither a name nor", "192.0.2.25")] },
+    Row {
+        lines: ("tests.helo = { names = 'off', own = 'other.example' }", ""),
+        told: &[(Warning, 2, "no effect", "`helo.names` is off")],
+    },
+    Row {
+        lines: ("", "scene = 'submission'\ntests.helo.syntax = 'drop'"),
+        told: &[(Error, 7, "nobody is punished", "observe")],
+    },
+    Row {
+        lines: ("tests.pipelining = 'enforce'", "scene = 'submission'"),
+        told: &[(Warning, 2, "no effect", "[gate.tests]")],
+    },
+    // How long and how much.
+    Row { lines: ("greet.wait_max = '2s'", ""), told: &[(Error, 2, "`wait_min` (3s) is more", "wait_max = \"3s\"")] },
+    Row { lines: ("greet.wait_min = '0s'", ""), told: &[(Warning, 2, "nobody can speak too early", "a second")] },
+    Row { lines: ("greet.wait_max = '5m'", ""), told: &[(Error, 2, "out of range", "\"4m\"")] },
+    Row { lines: ("greet.teaser = true", ""), told: &[(Error, 2, "true is no text", "in quotes")] },
+    Row {
+        lines: ("greet.teaser = 'hello'", "scene = 'submission'"),
+        told: &[(Warning, 2, "the test pregreet is off", "take it out")],
+    },
+    Row {
+        lines: ("tests.pregreet = 'off'\ngreet.wait_max = '5s'", ""),
+        told: &[(Warning, 3, "nobody waits", "take it out")],
+    },
+    Row { lines: ("limits.line_length = 100", ""), told: &[(Error, 2, "out of range", "from 512")] },
+    Row {
+        lines: ("limits.sessions = 10\nlimits.sessions_per_client = 20", ""),
+        told: &[(Warning, 3, "more sessions than all together", "10 or less")],
+    },
+    Row {
+        lines: ("limits.command_time = '20m'", ""),
+        told: &[(Warning, 2, "more than the whole dialogue", "\"10m\"")],
+    },
+    Row { lines: ("timeouts.replay = '2m'", ""), told: &[(Warning, 2, "clients give up", "within 5m")] },
+    // Lists.
+    Row { lines: ("dnsbl.sites = []", ""), told: &[(Warning, 2, "no list is asked", "zen.spamhaus.org")] },
+    Row { lines: ("", "[dnsbl]\ntimeout = '2s'"), told: &[(Warning, 6, "without `sites`", "add sites")] },
+    Row {
+        lines: ("dnsbl = { sites = 'bl.example*2', threshold = 3 }", ""),
+        told: &[(Warning, 2, "no client can reach this", "2 or less")],
+    },
+    Row {
+        lines: ("dnsbl = { sites = 'bl.example', threshold = 0 }", ""),
+        told: &[(Error, 2, "out of range", "from 1")],
+    },
+    Row {
+        lines: ("dnsbl = { sites = 'bl.example', allow_threshold = 1 }", ""),
+        told: &[(Warning, 2, "0 or more has no effect", "below 0")],
+    },
+    Row {
+        lines: ("dnsbl = { sites = 'bl.example, wl.example*-1', allow_threshold = -2 }", ""),
+        told: &[(Warning, 2, "get down to this", "allow list")],
+    },
+    Row {
+        lines: ("dnsbl = { sites = ['bl.example', 'b l.ex=ample*x'] }", ""),
+        told: &[(Error, 2, "`dnsbl.sites`", "zone=filter*weight")],
+    },
+    Row {
+        lines: ("dnsbl = { sites = ['bl.example', 'bl.example', 'other.example*0'] }", ""),
+        told: &[(Warning, 2, "counts twice", "both weights"), (Warning, 2, "weight of 0", "give it a weight")],
+    },
+    Row {
+        lines: ("dnsbl = { sites = 'bl.example', names = { 'bl.exmple' = 'bl' } }", ""),
+        told: &[(Warning, 2, "not the zone of any list", "as in `sites`")],
+    },
+    Row {
+        lines: ("dnsbl.sites = 'bl.example'\ndnsbl.names = { bl.example = 'bl' }", ""),
+        told: &[(Error, 3, "dots made tables", "in quotes")],
+    },
+    Row {
+        lines: ("dnsbl = { sites = 'bl.example', min_ttl = '2h' }", ""),
+        told: &[(Error, 2, "`min_ttl` is more than `max_ttl` (1h)", "raise")],
+    },
+    Row {
+        lines: ("dnsbl = { sites = 'bl.example', self_test = '1s' }", ""),
+        told: &[(Error, 2, "out of range", "false for no self-test")],
+    },
+    Row {
+        lines: ("dnsbl = { sites = 'bl.example', nameservers = ['dns.example'] }", ""),
+        told: &[(Error, 2, "not the address of a name server", "IP address")],
+    },
+    // Access.
+    Row {
+        lines: ("access.allow = '0.0.0.0/0'", ""),
+        told: &[(Warning, 2, "allows everybody", "networks that you trust")],
+    },
+    Row { lines: ("access.rules = 'block 192.0.2.1'", ""), told: &[(Error, 2, "not a rule", "\"deny 192.0.2.0/24\"")] },
+    Row {
+        lines: ("access = { allow = '192.0.2.0/24', deny = '192.0.2.7' }", ""),
+        told: &[(Warning, 2, "192.0.2.7/32 has no effect", "`rules`")],
+    },
+    Row { lines: ("access = { allow = '192.0.2.0/24', rules = 'deny 192.0.2.7' }", ""), told: &[] },
+    Row { lines: ("access.deny_file = 'nowhere'", ""), told: &[(Error, 2, "cannot read nowhere", "relative")] },
+];
+
+#[test]
+fn each_problem_has_its_line_cause_and_remedy() {
+    for row in ROWS {
+        let text = format!("{TOP}{}{GATE}{}\n", row.lines.0, row.lines.1);
+        let (accepted, report) = match Config::parse(&text, "row.toml") {
+            Ok((_, warnings)) => (true, warnings),
+            Err(report) => (false, report),
+        };
+        let fatal = row.told.iter().any(|&(severity, ..)| severity == Error);
+        assert_eq!(accepted, !fatal, "{text}\n{report}");
+        assert_eq!(report.problems().len(), row.told.len(), "{text}\n{report}");
+        for (problem, &(severity, line, cause, remedy)) in report.problems().iter().zip(row.told) {
+            let at = report.position(problem).map(|(line, _)| line);
+            assert_eq!((problem.severity(), at), (severity, Some(line)), "{text}\n{report}");
+            assert!(problem.cause().contains(cause), "{cause:?} is not in:\n{report}");
+            assert!(problem.remedy().contains(remedy), "{remedy:?} is not in:\n{report}");
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_altogether_has_no_line() {
+    let report = Config::parse("", "empty.toml").expect_err("an empty file");
+    let causes: Vec<&str> = report.problems().iter().map(|problem| problem.cause()).collect();
+    assert_eq!(causes.len(), 2, "{report}");
+    assert!(causes[0].contains("no gate") && causes[1].contains("`hostname` is missing"), "{report}");
+    assert!(report.problems().iter().all(|problem| report.position(problem).is_none()));
+}
+
+#[test]
+fn list_files_are_read_and_their_mistakes_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("deny.txt"), "# bots\n192.0.2.0/24\n192.0.2.300\n").expect("a list");
+    let file = folder.path().join("gatepost.toml");
+    fs::write(&file, format!("{TOP}access.deny_file = 'deny.txt'{GATE}")).expect("a file");
+    let report = Config::load(&file).expect_err("a mistake in the list");
+    assert_eq!(report.problems().len(), 1, "{report}");
+    assert_eq!(report.position(&report.problems()[0]), Some((3, 1)), "{report}");
+    assert!(report.to_string().contains("deny.txt:3:1"), "{report}");
+
+    fs::write(folder.path().join("deny.txt"), "192.0.2.0/24\n").expect("a list");
+    let (config, warnings) = Config::load(&file).unwrap_or_else(|report| panic!("{report}"));
+    assert!(warnings.is_empty(), "{warnings}");
+    assert!(format!("{:?}", config.gates[0].access).contains("192.0.2.0/24"), "{config:?}");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_told() {
+    let report = Config::load(Path::new("/nonexistent/gatepost.toml")).expect_err("no file");
+    assert!(report.to_string().contains("cannot read /nonexistent/gatepost.toml"), "{report}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("latin1.toml");
+    fs::write(&file, b"contact = \"gr\xfc\xdfe\"").expect("a file");
+    let report = Config::load(&file).expect_err("not UTF-8");
+    assert!(report.to_string().contains("utf-8"), "{report}");
+}
+
+#[test]
+fn what_a_gate_says_goes_before_what_the_file_says() {
+    let config = read(
+        "hostname = 'mx.example.org'\nobserve = true\ncontact = 'file'\ntests.pregreet = { action = 'observe', ttl = '2d' }\n\
+         limits.commands = 30\nlimits.errors = 7\n\
+         [[gate]]\nlisten = '192.0.2.1:25'\nbackend = '127.0.0.1:2525'\nobserve = false\ntests.pregreet = 'enforce'\n\
+         limits.commands = 40\ntests.helo.own = ['192.0.2.9', 'other.example']\n\
+         [[gate]]\nname = 'two'\nlisten = '192.0.2.2:25'\nbackend = '127.0.0.1:2525'\ncontact = 'gate'\n",
+    );
+    use gatepost::screen::{Action, Test};
+    let [one, two] = config.gates.as_slice() else { panic!("two gates") };
+    assert_eq!((one.screen.observe, two.screen.observe), (false, true));
+    assert_eq!((one.contact.as_deref(), two.contact.as_deref()), (Some("file"), Some("gate")));
+    assert_eq!(one.screen.rules[Test::Pregreet].action, Action::Enforce);
+    assert_eq!(two.screen.rules[Test::Pregreet].action, Action::Observe);
+    assert_eq!(one.screen.rules[Test::Pregreet].ttl, two.screen.rules[Test::Pregreet].ttl);
+    assert_eq!((one.dialogue.commands, two.dialogue.commands), (40, 30));
+    assert_eq!((one.dialogue.errors, one.relay.max_errors), (7, 7));
+    assert_eq!(one.screen.names.own, ["mx.example.org", "other.example"]);
+    let own: Vec<String> = one.screen.names.own_addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(own, ["192.0.2.1", "192.0.2.9"]);
+}
+
+#[test]
+fn keys_of_paid_lists_are_not_shown() {
+    let key = "abcd1234efgh5678ijkl9012mn";
+    let sites = format!("sites = '{key}.zen.dq.spamhaus.net*2'\nnames = {{ '{key}.zen.dq.spamhaus.net' = 'zen' }}");
+    let config = read(&format!("{TOP}{GATE}[dnsbl]\n{sites}\n"));
+    assert!(config.summary().contains("zen*2") && !config.summary().contains(key), "{}", config.summary());
+    let report = Config::parse(&format!("{TOP}{GATE}[dnsbl]\nsites = '{key}.zen.dq.spamhaus.net=1*2'\n"), "f");
+    let report = report.expect_err("a broken filter").to_string();
+    assert!(!report.contains(key), "{report}");
+}
+
+fn gatepost(arguments: &[&str], variable: Option<&str>) -> Output {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+    program.args(arguments).env_remove("GATEPOST_CONFIG");
+    if let Some(path) = variable {
+        program.env("GATEPOST_CONFIG", path);
+    }
+    program.output().expect("the program runs")
+}
+
+#[test]
+fn exit_codes_tell_what_happened() {
+    let mx = repository().join("deploy/mx.toml").display().to_string();
+    let broken = repository().join("tests/config/broken.toml").display().to_string();
+    let table: [(&[&str], Option<&str>, i32); 13] = [
+        (&["--version"], None, 0),
+        (&["--help"], None, 0),
+        (&["check", "--help"], None, 0),
+        (&["check", &mx], None, 0),
+        (&["check", "-c", &mx], None, 0),
+        (&["check"], Some(&mx), 0),
+        (&["check", &mx], Some("/nonexistent"), 0),
+        (&["check", &broken], None, 78),
+        (&["check", "/nonexistent"], None, 78),
+        (&["check", &mx, "-c", &mx], None, 64),
+        (&["explain", "not-an-address"], None, 64),
+        (&["explode"], None, 64),
+        (&[], None, 64),
+    ];
+    for (arguments, variable, code) in table {
+        let output = gatepost(arguments, variable);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn check_prints_what_will_happen_or_what_is_wrong() {
+    let mx = repository().join("deploy/mx-observe.toml").display().to_string();
+    let output = gatepost(&["check", &mx], None);
+    let said = String::from_utf8(output.stdout).expect("text");
+    for part in ["gate mx (mx): 0.0.0.0:25", "-> 127.0.0.1:2525", "PROXY v2", "pregreet drop", "OBSERVE", "0 problems"]
+    {
+        assert!(said.contains(part), "{part:?} is not in:\n{said}");
+    }
+    let broken = repository().join("tests/config/broken.toml").display().to_string();
+    let output = gatepost(&["check", &broken], None);
+    let complaint = String::from_utf8(output.stderr).expect("text");
+    assert!(output.stdout.is_empty() && complaint.contains(" problems, "), "{complaint}");
+    assert!(!complaint.contains('\u{1b}'), "no colours where there is no terminal");
+}
+
+fn tidy(report: &Report) -> bool {
+    report.count(Severity::Error) > 0 && !report.to_string().is_empty() && !report.render(true).is_empty()
+}
+
+proptest! {
+    /// However a file is damaged, reading it ends with a configuration or a report that can be printed.
+    #[test]
+    fn damaged_files_are_told_and_never_a_panic(at in 0..MX.len(), cut in 0..40_usize, put in "\\PC{0,8}|[\\[\\]{}=,.\"'#\n-]{0,6}") {
+        let body = MX.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
+        let at = at % body.len();
+        let end = (at + cut).min(body.len());
+        prop_assume!(body.is_char_boundary(at) && body.is_char_boundary(end));
+        let damaged = format!("{}{put}{}", &body[..at], &body[end..]);
+        match Config::parse(&damaged, "damaged.toml") {
+            Ok((config, _)) => prop_assert!(!config.gates.is_empty()),
+            Err(report) => prop_assert!(tidy(&report), "{}", report),
+        }
+    }
+}

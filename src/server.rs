@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::Readiness;
+use crate::admin::{self, Hindrance, Readiness};
 use crate::backend::{self, Backend, Presence};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -23,9 +23,12 @@ use crate::dnsbl::{self, Dnsbl};
 use crate::journal::{Journal, VisitIds};
 use crate::ledger::Ledger;
 use crate::listener::{self, CannotListen};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ZoneState};
 use crate::policy::quota::Sessions;
 use crate::session::{Door, Gate, House, Lane, Order, Settings};
+
+/// Every how often the readiness is told whether the backends are there.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +53,8 @@ pub struct Server {
     lists: Option<Dnsbl>,
     lanes: Vec<LaneThread>,
     backends: Vec<(Arc<Backend>, AbortHandle)>,
-    readiness: Arc<Readiness>,
+    readiness: Readiness,
+    watch: Option<AbortHandle>,
     /// Cancelled when those who are still inside are to be cut off.
     cut: CancellationToken,
 }
@@ -87,7 +91,7 @@ impl Server {
             ledger: Ledger::open(config.ledger),
             sessions: Sessions::new(),
             journal,
-            metrics: Metrics::new(),
+            metrics: Arc::new(Metrics::new()),
             ids: VisitIds::new(now),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -99,7 +103,8 @@ impl Server {
             lists: None,
             lanes: Vec::new(),
             backends: Vec::new(),
-            readiness: Arc::new(Readiness::default()),
+            readiness: Readiness::new(),
+            watch: None,
             cut: CancellationToken::new(),
             config: config.clone(),
         };
@@ -112,7 +117,8 @@ impl Server {
             server.stop(Duration::ZERO).await;
             return Err(error);
         }
-        server.readiness.set_listening(true);
+        server.keep_figures();
+        server.readiness.set(Hindrance::NotListening, false);
         Ok(server)
     }
 
@@ -127,8 +133,22 @@ impl Server {
     }
 
     /// Whether it is ready to serve, and if not, why.
-    pub fn readiness(&self) -> &Arc<Readiness> {
+    pub fn readiness(&self) -> &Readiness {
         &self.readiness
+    }
+
+    /// Serves metrics and health on `listener` until the server stops.
+    pub fn serve_admin(&self, listener: tokio::net::TcpListener) {
+        let metrics = Arc::clone(&self.house.metrics);
+        let readiness = self.readiness.clone();
+        // While sessions are drained, whoever watches is to see that; so it goes on until those are cut off.
+        let cut = self.cut.clone();
+        tokio::spawn(async move { admin::serve(listener, metrics, readiness, cut.cancelled_owned()).await });
+    }
+
+    /// The backends of the gates.
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.backends.iter().map(|(backend, _)| backend)
     }
 
     /// The configuration that is in force.
@@ -162,11 +182,11 @@ impl Server {
     /// Stops: nobody new is let in, those inside are told, and after `patience` whoever is still there is left to the
     /// end of the process. The lanes' threads are gone when this returns.
     pub async fn stop(self, patience: Duration) {
-        self.readiness.set_draining();
+        self.readiness.set(Hindrance::Draining, true);
         self.house.tasks.close();
         self.house.draining.cancel();
         let until = Instant::now() + patience;
-        for (_, probe) in &self.backends {
+        for probe in self.backends.iter().map(|(_, probe)| probe).chain(&self.watch) {
             probe.abort();
         }
         let _ = tokio::time::timeout_at(until, self.house.tasks.wait()).await;
@@ -194,8 +214,8 @@ impl Server {
                 bound.push(Bound { asked, listeners: listener::open(asked, self.lanes.len())? });
             }
         }
-        self.house.metrics.watch_lists(lists.clone());
         self.lists = lists;
+        self.show_lists();
 
         let mut backends = Vec::new();
         let mut gates = Vec::new();
@@ -209,7 +229,7 @@ impl Server {
         for (_, probe) in std::mem::replace(&mut self.backends, backends) {
             probe.abort();
         }
-        self.readiness.set_backends(self.backends.iter().map(|(backend, _)| Arc::clone(backend)).collect());
+        self.watch(gates.clone());
 
         let behind = |asked: SocketAddr| gates.iter().find(|gate| gate.settings.listen.contains(&asked));
         let mut closing = Vec::new();
@@ -245,6 +265,45 @@ impl Server {
         }
         tracing::info!(gate = %gate.name, address = %bound, "listening");
         self.doors.push(OpenDoor { asked, bound, gate: cell });
+    }
+
+    /// Tells the metrics where figures are that others keep.
+    fn keep_figures(&self) {
+        let sources = self.house.metrics.sources();
+        let house = Arc::downgrade(&self.house);
+        sources.set_ledger_entries(move || house.upgrade().map_or(0, |house| house.ledger.len() as u64));
+        let journal = self.house.journal.clone();
+        sources.set_journal_lost(move || journal.lost());
+    }
+
+    fn show_lists(&self) {
+        let lists = self.lists.clone();
+        self.house.metrics.sources().set_zones(move || {
+            let zones = lists.as_ref().map(Dnsbl::zones).unwrap_or_default();
+            zones.into_iter().map(zone_state).collect()
+        });
+    }
+
+    /// Keeps the readiness up to date with whether the gates' backends are there.
+    fn watch(&mut self, gates: Vec<Arc<Gate>>) {
+        for hindrance in self.readiness.hindrances() {
+            if matches!(hindrance, Hindrance::BackendAway(_)) {
+                self.readiness.set(hindrance, false);
+            }
+        }
+        let readiness = self.readiness.clone();
+        let watch = tokio::spawn(async move {
+            loop {
+                for gate in &gates {
+                    let away = gate.backend.presence() == Presence::Away;
+                    readiness.set(Hindrance::BackendAway(Arc::clone(&gate.name)), away);
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        if let Some(before) = self.watch.replace(watch.abort_handle()) {
+            before.abort();
+        }
     }
 
     /// The backend of a gate: the one that is there already, if it is spoken to in the same way.
@@ -287,11 +346,7 @@ impl LaneThread {
     }
 }
 
-/// Whether every backend was there when it was last spoken to; those that were not.
-pub(crate) fn away(backends: &[Arc<Backend>]) -> Vec<String> {
-    backends
-        .iter()
-        .filter(|backend| backend.presence() == Presence::Away)
-        .map(|backend| backend.settings().address.clone())
-        .collect()
+fn zone_state(zone: dnsbl::ZoneState) -> ZoneState {
+    let results = [("hit", zone.hits), ("miss", zone.misses)].into_iter().chain(zone.errors()).collect();
+    ZoneState { up: zone.state == dnsbl::State::Working, zone: zone.display, results }
 }

@@ -60,7 +60,7 @@ pub async fn run(once: bool) -> Result<bool, CannotShow> {
         return Err(CannotShow::Config("no gate".to_owned()));
     };
     let admin = serve_admin(&server).await?;
-    for (_, backend) in server.backends() {
+    for backend in server.backends() {
         // Strangers are to be offered what the MTA offers, so it has to have been asked.
         let _ = backend.probe("gatepost.demo.test").await;
     }

@@ -344,11 +344,11 @@ impl<'a, C: Wire> Dialogue<'a, C> {
     fn hello(&mut self, extended: bool, name: &[u8]) -> Reaction {
         self.report.helo = Some(name.into());
         let screen = self.report.screen.as_ref();
-        let fault = screen.and_then(|screen| helo::examine(name, self.guest.client.ip(), &screen.settings().names));
-        if let Some(fault) = fault
-            && let Some(test) = self.observe(Evidence::Named(fault))
-        {
-            return self.dropped(test);
+        let faults = screen.map(|screen| helo::examine(name, self.guest.client.ip(), &screen.settings().names));
+        for fault in faults.unwrap_or_default().iter() {
+            if let Some(test) = self.observe(Evidence::Named(fault)) {
+                return self.dropped(test);
+            }
         }
         if name.is_empty() {
             return error(501, Enhanced(5, 5, 4), "Syntax: EHLO hostname");

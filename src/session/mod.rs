@@ -128,7 +128,7 @@ pub struct House {
     /// Where visits are written down.
     pub journal: Journal,
     /// What is counted.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// Where visits get their ids from.
     pub ids: VisitIds,
     /// Cancelled when gatepost is to stop: nobody new is let in, and those inside are told.

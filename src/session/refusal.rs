@@ -50,7 +50,7 @@ pub(super) fn failed(guest: &Guest, screen: &Screen, test: Test, manner: Manner)
 }
 
 /// The display name of the list at `index`.
-pub(super) fn list_name(guest: &Guest, index: u16) -> Option<&str> {
+pub(super) fn list_name(guest: &Guest, index: u8) -> Option<&str> {
     let dnsbl = guest.gate.dnsbl.as_ref()?;
     dnsbl.settings().sites.get(usize::from(index)).map(|site| site.display.as_str())
 }

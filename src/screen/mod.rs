@@ -7,13 +7,16 @@
 //! `Screen::open(settings, standing, now)`, `.observe(evidence, now)`, `.close(now)` is the whole of it, driven by the
 //! daemon's stages and by whoever wants to know what would have happened.
 
+pub mod early;
 pub mod evidence;
 pub mod helo;
+pub mod not_smtp;
 pub mod score;
 pub mod standing;
 pub mod test;
 
-pub use evidence::{Early, Evidence};
+pub use early::Early;
+pub use evidence::Evidence;
 pub use score::{Score, Site};
 pub use standing::Standing;
 pub use test::{Action, PerTest, Rule, Test, Tests};

@@ -1,6 +1,13 @@
 //! The file as its author meets it: the examples pass, the manual tells the truth, and whatever is wrong is told, all of
 //! it, with its line, its cause and what would be right.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails; clippy spares the functions marked as tests, not those that they call"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -186,6 +193,8 @@ const ROWS: &[Row] = &[
     },
     Row { lines: ("", "[gate.test]"), told: &[(Error, 6, "no key `test`", "`tests`")] },
     Row { lines: ("", "[tests.pregreet]\nacton = 'off'"), told: &[(Error, 7, "`acton`", "`action`")] },
+    Row { lines: ("postscreen_dnsbl_sites = 'a'", ""), told: &[(Error, 2, "no key", "called `dnsbl.sites`")] },
+    Row { lines: ("tests.helo-name = 'off'", ""), told: &[(Error, 2, "no key", "called `tests.helo.names`")] },
     Row { lines: ("dnsbl = 'zen.spamhaus.org'", ""), told: &[(Error, 2, "`dnsbl` is a table", "[dnsbl]")] },
     // Values.
     Row { lines: ("contact = 'Grüße'", ""), told: &[(Error, 2, "SMTP reply", "ASCII")] },
@@ -201,9 +210,9 @@ const ROWS: &[Row] = &[
     Row {
         lines: ("", "\n[[gate]]"),
         told: &[
-            (Error, 7, "two gates are called \"mx\"", "name = "),
-            (Error, 7, "no `listen`", "add listen"),
             (Error, 7, "no `backend`", "add backend"),
+            (Error, 7, "no `listen`", "add listen"),
+            (Error, 7, "two gates are called \"mx\"", "name = "),
         ],
     },
     Row {
@@ -280,6 +289,10 @@ const ROWS: &[Row] = &[
     },
     Row { lines: ("timeouts.replay = '2m'", ""), told: &[(Warning, 2, "clients give up", "within 5m")] },
     // Lists.
+    Row {
+        lines: ("dnsbl.sites = 'bl.example'", "scene = 'submission'"),
+        told: &[(Warning, 2, "never asked", "action")],
+    },
     Row { lines: ("dnsbl.sites = []", ""), told: &[(Warning, 2, "no list is asked", "zen.spamhaus.org")] },
     Row { lines: ("", "[dnsbl]\ntimeout = '2s'"), told: &[(Warning, 6, "without `sites`", "add sites")] },
     Row {
@@ -365,7 +378,7 @@ fn what_is_missing_altogether_has_no_line() {
     let report = Config::parse("", "empty.toml").expect_err("an empty file");
     let causes: Vec<&str> = report.problems().iter().map(|problem| problem.cause()).collect();
     assert_eq!(causes.len(), 2, "{report}");
-    assert!(causes[0].contains("no gate") && causes[1].contains("`hostname` is missing"), "{report}");
+    assert!(causes[0].contains("`hostname` is missing") && causes[1].contains("no gate"), "{report}");
     assert!(report.problems().iter().all(|problem| report.position(problem).is_none()));
 }
 
@@ -479,6 +492,34 @@ fn check_prints_what_will_happen_or_what_is_wrong() {
     let complaint = String::from_utf8(output.stderr).expect("text");
     assert!(output.stdout.is_empty() && complaint.contains(" problems, "), "{complaint}");
     assert!(!complaint.contains('\u{1b}'), "no colours where there is no terminal");
+}
+
+/// `systemd-analyze verify` ends well whatever it finds: what it says counts.
+#[test]
+fn the_unit_is_as_systemd_wants_it() {
+    let unit = fs::read_to_string(repository().join("deploy/gatepost.service")).expect("the unit");
+    assert!(unit.contains("/usr/bin/gatepost run"), "{unit}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("gatepost.service");
+    fs::write(&path, unit.replace("/usr/bin/gatepost", env!("CARGO_BIN_EXE_gatepost"))).expect("a unit");
+    let Ok(verified) = Command::new("systemd-analyze").arg("verify").arg(&path).output() else {
+        eprintln!("skipped: there is no systemd-analyze here");
+        return;
+    };
+    let said = String::from_utf8_lossy(&verified.stderr);
+    assert!(verified.status.success() && said.is_empty(), "{said}");
+    let rating = ["security", "--offline=true", "--threshold=20"];
+    let rated = Command::new("systemd-analyze").args(rating).arg(&path).output().expect("a rating");
+    assert!(rated.status.success(), "{}", String::from_utf8_lossy(&rated.stdout));
+}
+
+#[test]
+fn files_from_other_systems_are_read() {
+    let text = format!("\u{feff}{TOP}{GATE}lane = 1\n").replace('\n', "\r\n");
+    let report = Config::parse(&text, "crlf.toml").expect_err("an unknown key");
+    assert_eq!(report.problems().len(), 1, "{report}");
+    assert_eq!(report.position(&report.problems()[0]), Some((6, 1)), "{report}");
+    assert!(!report.to_string().contains('\r'), "{report:?}");
 }
 
 fn tidy(report: &Report) -> bool {

@@ -164,6 +164,6 @@ mod tests {
             parse_list("# ours\n192.0.2.0/24\n\n  2001:db8::1  # one\r\n\tnonsense\n198.51.100.1/24");
         assert_eq!(networks.iter().map(IpNet::to_string).collect::<Vec<_>>(), ["192.0.2.0/24", "2001:db8::1/128"]);
         let spans: Vec<_> = wrong.into_iter().map(|(span, _)| span).collect();
-        assert_eq!(spans, [46..54, 55..70]);
+        assert_eq!(spans, [44..52, 53..68]);
     }
 }

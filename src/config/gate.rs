@@ -58,7 +58,7 @@ impl Shared {
     /// Warns of what the file's own sections say in vain at all `gates`.
     pub(super) fn judge(&self, gates: &[session::Settings], inspection: &Inspection) {
         let rules: Vec<(Scene, PerTest<Rule>)> = gates.iter().map(|gate| (gate.scene, gate.screen.rules)).collect();
-        let made = |test: Test| rules.iter().any(|(_, rules)| rules[test].action != Action::Off);
+        let made = |test| made_anywhere(gates, test);
         if !gates.is_empty() {
             self.tests.judge_file(&rules, inspection);
             self.greet.judge(made(Test::Pregreet), made(Test::Dnsbl), inspection);
@@ -192,6 +192,11 @@ impl GateEntry {
     pub(super) fn has_hostname(&self, above: &Shared) -> bool {
         self.shared.named || above.named
     }
+}
+
+/// Whether any gate makes a test.
+pub(super) fn made_anywhere(gates: &[session::Settings], test: Test) -> bool {
+    gates.iter().any(|gate| gate.screen.rules[test].action != Action::Off)
 }
 
 /// The word for a scene in the file.

@@ -7,6 +7,33 @@ use std::ops::Range;
 use super::nearest::nearest;
 use super::problem::{Place, Problem, Report, Severity, Source};
 
+/// Names that people know from our journal or from postscreen, and the keys that they are here.
+const KNOWN_ELSEWHERE: &[(&str, &str)] = &[
+    ("helo-name", "tests.helo.names"),
+    ("helo-syntax", "tests.helo.syntax"),
+    ("non-smtp-command", "tests.not-smtp"),
+    ("postscreen_access_list", "access.rules"),
+    ("postscreen_bare_newline_action", "tests.bare-newline"),
+    ("postscreen_client_connection_count_limit", "limits.sessions_per_client"),
+    ("postscreen_command_count_limit", "limits.commands"),
+    ("postscreen_command_time_limit", "limits.command_time"),
+    ("postscreen_dnsbl_action", "tests.dnsbl"),
+    ("postscreen_dnsbl_allowlist_threshold", "dnsbl.allow_threshold"),
+    ("postscreen_dnsbl_max_ttl", "dnsbl.max_ttl"),
+    ("postscreen_dnsbl_min_ttl", "dnsbl.min_ttl"),
+    ("postscreen_dnsbl_reply_map", "dnsbl.names"),
+    ("postscreen_dnsbl_sites", "dnsbl.sites"),
+    ("postscreen_dnsbl_threshold", "dnsbl.threshold"),
+    ("postscreen_dnsbl_timeout", "dnsbl.timeout"),
+    ("postscreen_dnsbl_whitelist_threshold", "dnsbl.allow_threshold"),
+    ("postscreen_greet_action", "tests.pregreet"),
+    ("postscreen_greet_banner", "greet.teaser"),
+    ("postscreen_greet_ttl", "tests.pregreet.ttl"),
+    ("postscreen_greet_wait", "greet.wait_max"),
+    ("postscreen_non_smtp_command_action", "tests.not-smtp"),
+    ("postscreen_pipelining_action", "tests.pipelining"),
+];
+
 /// A value's text is not what it should be: the cause, and the remedy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Wrong {
@@ -132,7 +159,10 @@ impl Inspection {
         let known = self.known.into_inner();
         let mut problems = self.problems.into_inner();
         problems.extend(self.unknown.into_inner().into_iter().map(|unknown| unknown.explain(&known)));
-        problems.sort_by_key(|problem| problem.place.as_ref().map(|at| (at.source, at.span.start, at.span.end)));
+        problems.sort_by_cached_key(|problem| {
+            let place = problem.place.as_ref().map(|at| (at.source, at.span.start, at.span.end));
+            (place, problem.cause.clone())
+        });
         problems.dedup();
         Report { sources: self.sources.into_inner(), problems }
     }
@@ -153,7 +183,10 @@ impl Unknown {
         let here =
             if self.table.is_empty() { "at the top of the file".to_owned() } else { format!("in [{}]", self.table) };
         let elsewhere: Vec<String> = known.iter().filter_map(|path| self.same_key(path)).collect();
-        let remedy = if let Some(meant) = self.meant() {
+        let foreign = KNOWN_ELSEWHERE.iter().find(|(word, _)| *word == self.key.to_ascii_lowercase());
+        let remedy = if let Some((_, ours)) = foreign {
+            format!("what you mean is called `{ours}` here")
+        } else if let Some(meant) = self.meant() {
             format!("did you mean `{meant}`?")
         } else if !elsewhere.is_empty() {
             format!("`{}` belongs {}", self.key, elsewhere.join(" or "))
@@ -174,5 +207,20 @@ impl Unknown {
             _ if key == self.key => format!("in [{table}]"),
             _ => format!("in [{table}], as `{key}`"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn what_is_known_elsewhere_is_a_key_here() {
+        let keys = Config::keys();
+        for (word, ours) in KNOWN_ELSEWHERE {
+            assert!(keys.contains(*ours), "{word} is called {ours}, which is no key");
+            assert_eq!(word.to_ascii_lowercase(), *word);
+        }
     }
 }

@@ -65,8 +65,8 @@ impl GreetEntry {
         greet
     }
 
-    /// Warns of what is said in vain: `pregreet` and `waits` tell whether the test is made, and whether anything waits,
-    /// at any of the gates that this entry speaks of.
+    /// Warns of what is said in vain: `pregreet` and `lists` tell whether those tests are made at any of the gates that
+    /// this entry speaks of.
     pub(super) fn judge(&self, pregreet: bool, lists: bool, inspection: &Inspection) {
         let no_effect = |span, what: &str| {
             let remedy = "take it out, or turn the test on";

@@ -1,6 +1,7 @@
 //! `[dnsbl]`: which lists are asked, and what their answers are worth.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -21,6 +22,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) struct DnsblEntry {
     /// How the lists are asked; nothing if none are named.
     pub(super) settings: Option<dnsbl::Settings>,
+    /// Where they are named.
+    place: Option<Range<usize>>,
     /// When their score counts.
     pub(super) thresholds: Thresholds,
 }
@@ -38,6 +41,7 @@ impl DnsblEntry {
         let settings = read_settings(table);
 
         let said_in_vain = [threshold.as_ref().map(Spanned::span), allow.as_ref().map(Spanned::span)];
+        let place = sites.as_ref().map(Spanned::span);
         let complete = sites.as_ref().is_none_or(|read| read.get_ref().len() == table.items("sites"));
         let sites = finish_sites(sites, table, inspection);
         if sites.is_empty() && complete {
@@ -56,8 +60,20 @@ impl DnsblEntry {
             judge_thresholds(&sites, threshold.as_ref(), allow, inspection);
         }
         let sites = rename(sites, names, complete, inspection);
-        let settings = (!sites.is_empty()).then(|| dnsbl::Settings { sites, ..settings });
-        Self { settings, thresholds }
+        let settings = (!sites.is_empty()).then_some(dnsbl::Settings { sites, ..settings });
+        Self { settings, place, thresholds }
+    }
+
+    /// How the lists are asked, given whether any gate wants to know.
+    pub(super) fn wanted(self, made: bool, inspection: &Inspection) -> Option<dnsbl::Settings> {
+        let settings = self.settings?;
+        if made {
+            return Some(settings);
+        }
+        let remedy = "give a gate's test `dnsbl` an action (a submission gate leaves it off), or take [dnsbl] out";
+        let wrong = Wrong::new("these lists are never asked: no gate makes the test dnsbl", remedy);
+        inspection.warning(self.place.unwrap_or_default(), wrong);
+        None
     }
 }
 
@@ -110,7 +126,7 @@ fn sites(value: &DeValue<'_>) -> Result<Vec<Site>, Wrong> {
     })
 }
 
-fn no_lists(span: std::ops::Range<usize>, inspection: &Inspection) {
+fn no_lists(span: Range<usize>, inspection: &Inspection) {
     let remedy = "name some lists in `sites`, such as \"zen.spamhaus.org\", or take it out";
     inspection.warning(span, Wrong::new("this has no effect: no list is asked", remedy));
 }

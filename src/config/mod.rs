@@ -36,11 +36,12 @@ use tracing::Level;
 
 pub use problem::{Problem, Report, Severity};
 
-use self::gate::{GateEntry, Shared};
+use self::gate::{GateEntry, Shared, made_anywhere};
 use self::inspection::{Inspection, Wrong};
 use self::lists::DnsblEntry;
 use self::table::Table;
 use self::values::{choice, count, socket, span, text};
+use crate::screen::Test;
 use crate::{dnsbl, ledger, session};
 
 /// Where the file is unless somebody says otherwise.
@@ -155,9 +156,10 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
     ports::judge(&gates, admin.as_ref(), inspection);
     let gates: Vec<_> = gates.iter().map(|gate| gate.settings(&shared, &dnsbl, inspection)).collect();
     shared.judge(&gates, inspection);
+    let asked = gates.is_empty() || made_anywhere(&gates, Test::Dnsbl);
     Config {
+        dnsbl: dnsbl.wanted(asked, inspection),
         gates,
-        dnsbl: dnsbl.settings,
         ledger: ledger::Settings { entries: entries.map_or(1_000_000, Spanned::into_inner) },
         admin: admin.map(Spanned::into_inner),
         journal: journal.map_or(JournalTarget::Stdout, Spanned::into_inner),

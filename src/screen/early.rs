@@ -29,7 +29,7 @@ pub enum Early {
     Socks,
     /// A PROXY header, v1 or v2, from somebody who is not trusted to send one: often a load balancer of our own.
     ProxyHeader,
-    /// An RDP connection request: X.224 in TPKT ([MS-RDPBCGR] §2.2.1.1).
+    /// An RDP connection request: X.224 in TPKT (\[MS-RDPBCGR\] §2.2.1.1).
     Rdp,
     /// An SMB message of any version behind its length (\[MS-SMB2\] §2.1).
     Smb,

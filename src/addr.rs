@@ -45,3 +45,51 @@ impl fmt::Display for ClientKey {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn keys_are_the_networks_that_they_stand_for() {
+        for (ip, printed, network) in [
+            ("192.0.2.1", "192.0.2.1", "192.0.2.1/32"),
+            ("::ffff:192.0.2.1", "192.0.2.1", "192.0.2.1/32"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64", "2001:db8:1:2::/64"),
+            ("::1", "::/64", "::/64"),
+            ("::192.0.2.1", "::/64", "::/64"),
+        ] {
+            let key = ClientKey::of(ip.parse().unwrap());
+            assert_eq!(key.to_string(), printed, "{ip}");
+            assert_eq!(key.network(), network.parse().unwrap(), "{ip}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_mapped_address_is_the_address(v4: Ipv4Addr) {
+            let mapped = IpAddr::V6(v4.to_ipv6_mapped());
+            prop_assert_eq!(canonical(mapped), IpAddr::V4(v4));
+            prop_assert_eq!(ClientKey::of(mapped), ClientKey::of(v4.into()));
+            prop_assert_eq!(ClientKey::of(mapped), ClientKey::V4(v4.into()));
+        }
+
+        #[test]
+        fn a_client_is_in_its_network(ip: IpAddr) {
+            let key = ClientKey::of(ip);
+            prop_assert!(key.network().contains(&canonical(ip)));
+            prop_assert_eq!(ClientKey::of(key.network().addr()), key);
+        }
+
+        #[test]
+        fn ipv6_clients_are_one_by_their_upper_half(upper: u64, a: u64, b: u64) {
+            // The lowest network is left out: it holds the mapped addresses, each a client of its own.
+            prop_assume!(upper != 0);
+            let key = |lower: u64| ClientKey::of(Ipv6Addr::from(u128::from(upper) << 64 | u128::from(lower)).into());
+            prop_assert_eq!(key(a), key(b));
+            prop_assert_ne!(key(a), ClientKey::V6(upper ^ 1));
+        }
+    }
+}

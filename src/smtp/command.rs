@@ -9,6 +9,8 @@
 //!
 //! Which command is allowed when is for others; so is the line's ending, see [`line`](super::line).
 
+use std::fmt;
+
 use nom::bytes::complete::{tag_no_case, take_while, take_while_m_n, take_while1};
 use nom::combinator::{all_consuming, map_opt, opt, value};
 use nom::sequence::preceded;
@@ -196,6 +198,14 @@ pub struct Chunk {
     pub size: u64,
     /// Whether it is the last one of the message.
     pub last: bool,
+}
+
+/// As the command that announces it, in the one form that every server reads alike: a server that refuses the line as
+/// bad syntax takes the chunk for commands.
+impl fmt::Display for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BDAT {}{}", self.size, if self.last { " LAST" } else { "" })
+    }
 }
 
 impl<'a> Command<'a> {
@@ -513,6 +523,14 @@ mod tests {
             ("BDAT 86\r", bad()),
             ("BDAT 86 \0", bad()),
         ]);
+    }
+
+    #[test]
+    fn a_chunk_is_announced_in_one_form() {
+        for (line, announced) in [("bdat\t086 last", "BDAT 86 LAST"), (" BDAT 0 ", "BDAT 0")] {
+            let Command::Bdat(chunk) = Command::parse(line.as_bytes()) else { panic!("{line}") };
+            assert_eq!(chunk.to_string(), announced);
+        }
     }
 
     #[test]

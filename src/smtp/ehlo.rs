@@ -318,9 +318,9 @@ mod tests {
         String::from_utf8(out).unwrap().strip_prefix("before").unwrap().to_owned()
     }
 
-    const POSTFIX: &str = "250-mx.example.org\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n250-VRFY\r\n250-ETRN\r\n250-STARTTLS\r\n\
-        250-AUTH PLAIN LOGIN SCRAM-SHA-256-PLUS\r\n250-AUTH=PLAIN LOGIN XOAUTH2\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n\
-        250-DSN\r\n250-SMTPUTF8\r\n250 CHUNKING\r\n";
+    const POSTFIX: &str = "250-mx.example.org\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n250-VRFY\r\n250-ETRN\r\n\
+        250-STARTTLS\r\n250-AUTH PLAIN LOGIN SCRAM-SHA-256-PLUS\r\n250-AUTH=PLAIN LOGIN XOAUTH2\r\n\
+        250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n250 CHUNKING\r\n";
 
     #[test]
     fn an_offer_keeps_order_and_parameters() {

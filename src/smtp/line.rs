@@ -1,8 +1,8 @@
 //! Command lines: where one ends, and what is odd about it (RFC 5321 §2.3.8, §4.5.3.1.4).
 //!
-//! A line ends at its first LF, whatever stands before it; whether that was CR LF or a bare LF is a fact about the line,
-//! not an error. How the bytes were cut never matters: more of them turn [`Scan::Incomplete`] into something else and
-//! never change another answer, so a CR whose LF is still on its way is no bare CR.
+//! A line ends at its first LF, whatever stands before it; whether that was CR LF or a bare LF is a fact about the
+//! line, not an error. How the bytes were cut never matters: more of them turn [`Scan::Incomplete`] into something else
+//! and never change another answer, so a CR whose LF is still on its way is no bare CR.
 //!
 //! What a line says is [`command`](super::command)'s to read; what its oddities mean is for the screen to decide.
 

@@ -431,7 +431,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_we_write_is_a_reply(number in 200..600_u16, sub: Option<(u16, u16)>, text in "(.|[ \r\n]|.{400,700}){0,6}") {
+        fn what_we_write_is_a_reply(
+            number in 200..600_u16,
+            sub: Option<(u16, u16)>,
+            text in "(.|[ \r\n]|.{400,700}){0,6}",
+        ) {
             let code = code(number);
             let enhanced = sub.map(|(subject, detail)| Enhanced((number / 100) as u8, subject, detail));
             let mut out = b"x".to_vec();

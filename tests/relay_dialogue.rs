@@ -148,7 +148,11 @@ fn play(settings: &Settings, opening: Opening, script: &str) -> Stage {
     let whole = perform(script, settings, opening, Cut::Not);
     for cut in (1..longest.unwrap_or(0)).map(Cut::At).chain([Cut::EveryByte]) {
         let again = perform(script, settings, opening, cut);
-        assert_eq!((again.end, again.tally(), &again.events), (whole.end, whole.tally(), &whole.events), "{cut:?} of {script}");
+        assert_eq!(
+            (again.end, again.tally(), &again.events),
+            (whole.end, whole.tally(), &whole.events),
+            "{cut:?} of {script}"
+        );
     }
     whole
 }
@@ -160,7 +164,10 @@ fn play_whole(settings: &Settings, opening: Opening, script: &str) -> Stage {
 
 #[test]
 fn a_whole_visit_in_the_backends_own_words() {
-    let stage = play(&settings(), Opening::Greeting, r"
+    let stage = play(
+        &settings(),
+        Opening::Greeting,
+        r"
         B: 220-mx.example
         B: 220 ESMTP
         toC: 220-mx.example
@@ -207,7 +214,8 @@ fn a_whole_visit_in_the_backends_own_words() {
         B: 221 bye
         toC: 250 queued
         toC: 221 bye
-        end Some(Quit)");
+        end Some(Quit)",
+    );
     let tally = stage.tally();
     assert_eq!((tally.messages, tally.recipients_accepted, tally.recipients_refused), (1, 1, 1));
     assert_eq!(tally.last_refusal.map(|refusal| refusal.code.number()), Some(550));
@@ -218,7 +226,10 @@ fn a_whole_visit_in_the_backends_own_words() {
 #[test]
 fn greetings() {
     // A client that speaks first is heard afterwards.
-    play(&settings(), Opening::Greeting, r"
+    play(
+        &settings(),
+        Opening::Greeting,
+        r"
         C: HELO a
         toB: +
         B: 220 hi
@@ -228,34 +239,58 @@ fn greetings() {
         toC: 250 mx
         C: BDAT 1
         toC: 503 5.5.1 CHUNKING was not offered
-        end Some(ProtocolFault(Chunk))");
+        end Some(ProtocolFault(Chunk))",
+    );
     // Endings are made CRLF.
-    play(&settings(), Opening::Greeting, r"
+    play(
+        &settings(),
+        Opening::Greeting,
+        r"
         B: 220-a\n220 b\n+
         toC: 220-a
-        toC: 220 b");
-    play(&settings(), Opening::Greeting, r"
+        toC: 220 b",
+    );
+    play(
+        &settings(),
+        Opening::Greeting,
+        r"
         B: 554 go away
         toC: 554 go away
-        end Some(BackendRefused(Code(554)))");
-    play(&settings(), Opening::Greeting, r"
+        end Some(BackendRefused(Code(554)))",
+    );
+    play(
+        &settings(),
+        Opening::Greeting,
+        r"
         B: 250 hi
         toC: 421 4.3.0 Service not available, try again later
-        end Some(BackendFault(Unexpected(Code(250))))");
-    play(&settings(), Opening::Greeting, r"
+        end Some(BackendFault(Unexpected(Code(250))))",
+    );
+    play(
+        &settings(),
+        Opening::Greeting,
+        r"
         B.
         toC: 421 4.3.0 Service not available, try again later
-        end Some(BackendEof)");
-    play(&settings(), Opening::Greeting, r"
+        end Some(BackendEof)",
+    );
+    play(
+        &settings(),
+        Opening::Greeting,
+        r"
         B: SSH-2.0-x
         toC: 421 4.3.0 Service not available, try again later
-        end Some(BackendFault(Malformed))");
+        end Some(BackendFault(Malformed))",
+    );
 }
 
 #[test]
 fn withheld_auth_reaches_no_backend() {
     let settings = Settings { auth: false, ..settings() };
-    let stage = play(&settings, Opening::Greeting, r"
+    let stage = play(
+        &settings,
+        Opening::Greeting,
+        r"
         B: 220 hi
         toC: 220 hi
         C: EHLO a
@@ -276,14 +311,18 @@ fn withheld_auth_reaches_no_backend() {
         B: 250 2
         toC: 250 1
         toC: 503 5.5.1 AUTH is not available here
-        toC: 250 2");
+        toC: 250 2",
+    );
     assert_eq!(stage.events, [Event::AuthNotOffered; 2]);
     assert_eq!(stage.tally().auth_not_offered, 2);
 }
 
 #[test]
 fn auth_exchanges() {
-    let stage = play(&settings(), known(), r"
+    let stage = play(
+        &settings(),
+        known(),
+        r"
         C: AUTH LOGIN
         C: anVzdA==
         C: c2VjcmV0
@@ -315,48 +354,74 @@ fn auth_exchanges() {
         C: AUTH PLAIN AGEAYg==
         toB: AUTH PLAIN AGEAYg==
         B: 235 yes
-        toC: 235 yes");
-    let outcomes: Vec<_> = stage.events.iter().map(|event| match event {
-        Event::AuthFinished { code, outcome } => (code.number(), *outcome),
-        other => panic!("{other:?}"),
-    }).collect();
+        toC: 235 yes",
+    );
+    let outcomes: Vec<_> = stage
+        .events
+        .iter()
+        .map(|event| match event {
+            Event::AuthFinished { code, outcome } => (code.number(), *outcome),
+            other => panic!("{other:?}"),
+        })
+        .collect();
     use AuthOutcome::{Failed, Succeeded, Undecided};
     assert_eq!(outcomes, [(535, Failed), (535, Undecided), (454, Undecided), (235, Succeeded)]);
     assert_eq!((stage.tally().auth_failures, stage.tally().auth_successes), (1, 1));
     // An answer that the backend never asked for is a command, and not one that is passed on.
-    play(&settings(), known(), r"
+    play(
+        &settings(),
+        known(),
+        r"
         C: AUTH PLAIN
         C: AGEAYg==
         toB: AUTH PLAIN
         B: 504 no
         toC: 504 no
         toC: 500 5.5.1 Command not recognised
-        toB: +");
+        toB: +",
+    );
     for line in [r"AG\rEAYg==", r"AG\0EAYg=="] {
-        play(&settings(), known(), &format!(r"
+        play(
+            &settings(),
+            known(),
+            &format!(
+                r"
             C: AUTH PLAIN
             toB: AUTH PLAIN
             B: 334
             toC: 334
             C: {line}
             toC: 501 5.5.2 CR or NUL inside an AUTH exchange
-            end Some(ProtocolFault(AuthLine))"));
+            end Some(ProtocolFault(AuthLine))"
+            ),
+        );
     }
-    play(&settings(), known(), r"
+    play(
+        &settings(),
+        known(),
+        r"
         C: AUTH PLAIN
         C.
         toB: AUTH PLAIN
         B: 334
         toC: 334
-        end Some(ClientReset)");
-    play(&settings(), known(), r"
+        end Some(ClientReset)",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
         C: AUTH PLAIN
         toB: AUTH PLAIN
         B: 354 what
         toC: 421 4.3.0 Service not available, try again later
-        end Some(BackendFault(Unexpected(Code(354))))");
+        end Some(BackendFault(Unexpected(Code(354))))",
+    );
     // An empty line is a line.
-    play(&settings(), known(), r"
+    play(
+        &settings(),
+        known(),
+        r"
         C: AUTH PLAIN
         toB: AUTH PLAIN
         B: 334
@@ -364,13 +429,17 @@ fn auth_exchanges() {
         C: \n+
         toB:
         B: 501 no
-        toC: 501 no");
+        toC: 501 no",
+    );
 }
 
 #[test]
 fn commands_that_go_nowhere() {
     let lots = Settings { max_errors: 9, ..settings() };
-    play(&lots, known(), r"
+    play(
+        &lots,
+        known(),
+        r"
         C: XCLIENT ADDR=192.0.2.1
         C: NOOP
         C: XFORWARD NAME=a
@@ -392,8 +461,12 @@ fn commands_that_go_nowhere() {
         B: 250 2
         toC: 250 2
         toC: 500 5.5.2 CR or NUL inside a command
-        toC: 500 5.5.2 CR or NUL inside a command");
-    let stage = play(&settings(), known(), r"
+        toC: 500 5.5.2 CR or NUL inside a command",
+    );
+    let stage = play(
+        &settings(),
+        known(),
+        r"
         C: A
         C: B
         C: C
@@ -401,31 +474,52 @@ fn commands_that_go_nowhere() {
         toC: 500 5.5.1 Command not recognised
         toC: 500 5.5.1 Command not recognised
         toC: 421 4.7.0 Too many errors
-        end Some(ProtocolFault(TooManyErrors))");
+        end Some(ProtocolFault(TooManyErrors))",
+    );
     assert_eq!(stage.tally().errors, 3);
-    let stage = play(&settings(), known(), r"
+    let stage = play(
+        &settings(),
+        known(),
+        r"
         C: NOOP\nMAIL FROM:<a@b>\n+
         toB: NOOP
-        toB: MAIL FROM:<a@b>");
+        toB: MAIL FROM:<a@b>",
+    );
     assert_eq!(stage.tally().bare_lf_commands, 2);
     // Malformed, but its verb is known: the backend's own answer.
-    play(&settings(), known(), r"
+    play(
+        &settings(),
+        known(),
+        r"
         C: MAIL foo
         toB: MAIL foo
         B: 501 syntax
-        toC: 501 syntax");
+        toC: 501 syntax",
+    );
     let long = "x".repeat(2047);
-    play(&settings(), known(), &format!("
+    play(
+        &settings(),
+        known(),
+        &format!(
+            "
         C: NOOP
         C: NOOP {long}
         toB: NOOP
         B: 250 ok
         toC: 250 ok
         toC: 500 5.5.2 Line too long
-        end Some(ProtocolFault(LineTooLong))"));
-    play_whole(&settings(), known(), &format!("
+        end Some(ProtocolFault(LineTooLong))"
+        ),
+    );
+    play_whole(
+        &settings(),
+        known(),
+        &format!(
+            "
         C: AUTH PLAIN {long}{long}
-        toB: AUTH PLAIN {long}{long}"));
+        toB: AUTH PLAIN {long}{long}"
+        ),
+    );
 }
 
 #[test]
@@ -439,31 +533,49 @@ fn no_more_than_a_row_of_commands_waits_for_answers() {
 
 #[test]
 fn mail_data_only_after_354() {
-    for (reply, ending) in [("250 ok", "Unexpected(Code(250))"), ("334 x", "Unexpected(Code(334))"), ("x", "Malformed")] {
-        play(&settings(), inside(), &format!("
+    for (reply, ending) in [("250 ok", "Unexpected(Code(250))"), ("334 x", "Unexpected(Code(334))"), ("x", "Malformed")]
+    {
+        play(
+            &settings(),
+            inside(),
+            &format!(
+                "
             C: DATA
             toB: DATA
             B: {reply}
             toC: 421 4.3.0 Service not available, try again later
-            end Some(BackendFault({ending}))"));
+            end Some(BackendFault({ending}))"
+            ),
+        );
     }
-    play(&settings(), inside(), r"
+    play(
+        &settings(),
+        inside(),
+        r"
         C: DATA
         toB: DATA
         B: 554 no valid recipients
         toC: 554 no valid recipients
         C: RSET
-        toB: RSET");
+        toB: RSET",
+    );
     // Was it sent as a message, or as commands? That cannot be known.
-    play(&settings(), inside(), r"
+    play(
+        &settings(),
+        inside(),
+        r"
         C: DATA
         C: MAIL FROM:<forged@example.org>
         toB: DATA
         B: 554 no
         toC: 554 no
         toC: 421 4.5.0 Input behind DATA, which was refused
-        end Some(ProtocolFault(BehindData))");
-    play(&settings(), inside(), r"
+        end Some(ProtocolFault(BehindData))",
+    );
+    play(
+        &settings(),
+        inside(),
+        r"
         C: DATA
         C: a
         C: .
@@ -477,8 +589,12 @@ fn mail_data_only_after_354() {
         B: 250 queued
         B: 250 noop
         toC: 250 queued
-        toC: 250 noop");
-    play(&settings(), inside(), r"
+        toC: 250 noop",
+    );
+    play(
+        &settings(),
+        inside(),
+        r"
         C: DATA
         toB: DATA
         B: 354 ok
@@ -486,19 +602,32 @@ fn mail_data_only_after_354() {
         C: half
         C.
         toB: half
-        end Some(ClientReset)");
+        end Some(ClientReset)",
+    );
 }
 
 #[test]
 fn smuggled_messages_stay_inside_the_one_they_came_in() {
-    for hidden in [r"\n.\n", r"\n.\r\n", r"\r\n.\n", r"\r\n.\r", r"\r.\r", r"\r.\r\n", r"\r\n.\0\r\n", r"\r\n.\r\r\n", r"\r\n\0.\r\n"] {
-        let script = format!(r"
+    for hidden in [
+        r"\n.\n",
+        r"\n.\r\n",
+        r"\r\n.\n",
+        r"\r\n.\r",
+        r"\r.\r",
+        r"\r.\r\n",
+        r"\r\n.\0\r\n",
+        r"\r\n.\r\r\n",
+        r"\r\n\0.\r\n",
+    ] {
+        let script = format!(
+            r"
             C: DATA
             C: a{hidden}MAIL FROM:<forged@example.org>
             C: .
             toB: DATA
             B: 354 ok
-            toC: 354 ok");
+            toC: 354 ok"
+        );
         let acts = read(&script);
         for cut in (0..60).map(Cut::At).chain([Cut::EveryByte]) {
             let mut stage = Stage::new(&settings(), inside());
@@ -518,7 +647,10 @@ fn smuggled_messages_stay_inside_the_one_they_came_in() {
         }
     }
     let refuse = Settings { bare_newline: BareNewline::Refuse, ..settings() };
-    let stage = play_whole(&refuse, inside(), r"
+    let stage = play_whole(
+        &refuse,
+        inside(),
+        r"
         C: DATA
         toB: DATA
         B: 354 ok
@@ -529,7 +661,8 @@ fn smuggled_messages_stay_inside_the_one_they_came_in() {
         toB: a
         toB: b+
         toC: 550 5.5.2 Bare LF in mail data
-        end Some(ProtocolFault(BareLf))");
+        end Some(ProtocolFault(BareLf))",
+    );
     assert_eq!(stage.tally().mail_data.bare_lf, 1);
 }
 
@@ -542,54 +675,95 @@ fn a_backend_that_speaks_out_of_turn() {
         toC: 354 ok
         C: a
         toB: a";
-    play(&settings(), inside(), &format!("{opening}
+    play(
+        &settings(),
+        inside(),
+        &format!(
+            "{opening}
         B: 421 4.3.2 going down
         toC: 421 4.3.2 going down
-        end Some(BackendRefused(Code(421)))"));
+        end Some(BackendRefused(Code(421)))"
+        ),
+    );
     for early in ["250 queued", "552 too large"] {
-        play(&settings(), inside(), &format!("{opening}
+        play(
+            &settings(),
+            inside(),
+            &format!(
+                "{opening}
             B: {early}
             toC: 421 4.3.0 Service not available, try again later
-            end Some(BackendFault(Early))"));
+            end Some(BackendFault(Early))"
+            ),
+        );
     }
-    play(&settings(), inside(), &format!("{opening}
+    play(
+        &settings(),
+        inside(),
+        &format!(
+            "{opening}
         B.
         toC: 421 4.3.0 Service not available, try again later
-        end Some(BackendEof)"));
-    play(&settings(), known(), r"
+        end Some(BackendEof)"
+        ),
+    );
+    play(
+        &settings(),
+        known(),
+        r"
         B: 421 idle too long
         toC: 421 idle too long
-        end Some(BackendRefused(Code(421)))");
-    play(&settings(), known(), r"
+        end Some(BackendRefused(Code(421)))",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
         B: 250 what
         toC: 421 4.3.0 Service not available, try again later
-        end Some(BackendFault(Unsolicited))");
-    play(&settings(), known(), r"
+        end Some(BackendFault(Unsolicited))",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
         C: RSET
         C: NOOP
         toB: RSET
         toB: NOOP
         B: 421 enough
         toC: 421 enough
-        end Some(BackendRefused(Code(421)))");
-    play(&settings(), known(), r"
+        end Some(BackendRefused(Code(421)))",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
         C: NOOP
         toB: NOOP
         B: 250-half
         B.
         toC: 421 4.3.0 Service not available, try again later
-        end Some(BackendEof)");
-    play(&settings(), known(), r"
+        end Some(BackendEof)",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
         C: NOOP
         toB: NOOP
         B: 354 go ahead
         toC: 421 4.3.0 Service not available, try again later
-        end Some(BackendFault(Unexpected(Code(354))))");
+        end Some(BackendFault(Unexpected(Code(354))))",
+    );
 }
 
 #[test]
 fn chunks_are_as_long_as_they_say() {
-    let stage = play(&settings(), inside(), r"
+    let stage = play(
+        &settings(),
+        inside(),
+        r"
         C: bdat 0012
         C: .\r\nQUIT\r\n\0\n.+
         C: BDAT 0
@@ -609,40 +783,62 @@ fn chunks_are_as_long_as_they_say() {
         toC: 250 1
         toC: 250 2
         toC: 250 3
-        toC: 250 4");
+        toC: 250 4",
+    );
     assert_eq!(stage.tally().messages, 1);
-    play(&settings(), inside(), r"
+    play(
+        &settings(),
+        inside(),
+        r"
         C: BDAT 2 LAST
         C: ab+
         toB: BDAT 2 LAST
         toB: ab+
         B: 554 no
-        toC: 554 no");
-    play(&settings(), inside(), r"
+        toC: 554 no",
+    );
+    play(
+        &settings(),
+        inside(),
+        r"
         C: BDAT 3 LAST
         C: ab+
         C.
         toB: BDAT 3 LAST
         toB: ab+
-        end Some(ClientReset)");
+        end Some(ClientReset)",
+    );
     // A backend that answers before the chunk has come may have taken it for commands.
-    play(&settings(), inside(), r"
+    play(
+        &settings(),
+        inside(),
+        r"
         C: BDAT 3
         C: ab+
         toB: BDAT 3
         toB: ab+
         B: 502 what?
         toC: 421 4.3.0 Service not available, try again later
-        end Some(BackendFault(Early))");
+        end Some(BackendFault(Early))",
+    );
     for size in ["x", "-1", "+1", "1 2", "", "99999999999999999999"] {
-        play_whole(&settings(), inside(), &format!("
+        play_whole(
+            &settings(),
+            inside(),
+            &format!(
+                "
             C: BDAT {size}
             C: QUIT
             toC: 501 5.5.4 BDAT takes a size, and possibly LAST
-            end Some(ProtocolFault(Chunk))"));
+            end Some(ProtocolFault(Chunk))"
+            ),
+        );
     }
     // DATA while chunks are under way: the backend's affair, and its answer is believed.
-    play(&settings(), inside(), r"
+    play(
+        &settings(),
+        inside(),
+        r"
         C: BDAT 1
         C: aDATA
         toB: BDAT 1
@@ -650,12 +846,16 @@ fn chunks_are_as_long_as_they_say() {
         B: 250 1
         B: 503 mixed
         toC: 250 1
-        toC: 503 mixed");
+        toC: 503 mixed",
+    );
 }
 
 #[test]
 fn starttls_and_what_stands_behind_it() {
-    let stage = play(&settings(), known(), r"
+    let stage = play(
+        &settings(),
+        known(),
+        r"
         C: STARTTLS
         toB: STARTTLS
         B: 220 go
@@ -663,10 +863,14 @@ fn starttls_and_what_stands_behind_it() {
         C: \x16\x03\x01\0\n.\r+
         toB: \x16\x03\x01\0\n.\r+
         B: \x16x\0\n+
-        toC: \x16x\0\n+");
+        toC: \x16x\0\n+",
+    );
     assert!(stage.is_opaque());
     assert_eq!(stage.events, [Event::Opaque]);
-    play_whole(&settings(), known(), r"
+    play_whole(
+        &settings(),
+        known(),
+        r"
         C: NOOP
         C: STARTTLS
         C: MAIL FROM:<injected@example.org>
@@ -674,7 +878,8 @@ fn starttls_and_what_stands_behind_it() {
         B: 250 ok
         toC: 250 ok
         toC: 554 5.5.0 Input behind STARTTLS
-        end Some(ProtocolFault(BehindStartTls))");
+        end Some(ProtocolFault(BehindStartTls))",
+    );
     for reply in ["220 go", "454 no"] {
         let mut stage = Stage::new(&settings(), known());
         stage.client_says(b"STARTTLS\r\n");
@@ -684,52 +889,83 @@ fn starttls_and_what_stands_behind_it() {
         assert_eq!(stage.to_client, b"554 5.5.0 Input behind STARTTLS\r\n");
         assert_eq!(format!("{:?}", stage.end), "Some(ProtocolFault(BehindStartTls))");
     }
-    play_whole(&settings(), known(), r"
+    play_whole(
+        &settings(),
+        known(),
+        r"
         C: STARTTLS
         toB: STARTTLS
         B: 220 go
         B: 250 injected
         toC: 421 4.3.0 Service not available, try again later
-        end Some(BackendFault(BehindStartTls))");
-    play_whole(&settings(), known(), r"
+        end Some(BackendFault(BehindStartTls))",
+    );
+    play_whole(
+        &settings(),
+        known(),
+        r"
         C: STARTTLS
         toB: STARTTLS
         B: 220 go
         toC: 220 go
         B: 250 injected
-        end Some(BackendFault(BehindStartTls))");
-    play(&settings(), known(), r"
+        end Some(BackendFault(BehindStartTls))",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
         C: STARTTLS
         toB: STARTTLS
         B: 454 not now
         toC: 454 not now
         C: NOOP
-        toB: NOOP");
-    play(&settings(), known(), r"
+        toB: NOOP",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
         C: STARTTLS
         toB: STARTTLS
         B: 250 sure
         toC: 421 4.3.0 Service not available, try again later
-        end Some(BackendFault(Unexpected(Code(250))))");
-    play(&settings(), inside(), r"
+        end Some(BackendFault(Unexpected(Code(250))))",
+    );
+    play(
+        &settings(),
+        inside(),
+        r"
         C: STARTTLS
-        toC: 503 5.5.1 STARTTLS inside a mail transaction");
-    play(&settings(), known(), r"
+        toC: 503 5.5.1 STARTTLS inside a mail transaction",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
         C: MAIL FROM:<>
         C: STARTTLS
         toB: MAIL FROM:<>
         B: 250 ok
         toC: 250 ok
-        toC: 503 5.5.1 STARTTLS inside a mail transaction");
+        toC: 503 5.5.1 STARTTLS inside a mail transaction",
+    );
     let plain = Opening::Dialogue { offered: Keywords::NONE, transaction: false };
-    play(&settings(), plain, r"
+    play(
+        &settings(),
+        plain,
+        r"
         C: STARTTLS
-        toC: 502 5.5.1 STARTTLS was not offered");
+        toC: 502 5.5.1 STARTTLS was not offered",
+    );
 }
 
 #[test]
 fn what_an_ehlo_reply_decides_is_waited_for() {
-    play(&settings(), known(), r"
+    play(
+        &settings(),
+        known(),
+        r"
         C: EHLO a
         C: BDAT 1
         C: x+
@@ -737,8 +973,12 @@ fn what_an_ehlo_reply_decides_is_waited_for() {
         B: 250 mx
         toC: 250 mx
         toC: 503 5.5.1 CHUNKING was not offered
-        end Some(ProtocolFault(Chunk))");
-    play(&settings(), known(), r"
+        end Some(ProtocolFault(Chunk))",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
         C: EHLO a
         toB: EHLO a
         B: 502 what
@@ -746,12 +986,16 @@ fn what_an_ehlo_reply_decides_is_waited_for() {
         C: HELO a
         toB: HELO a
         B: 250 mx
-        toC: 250 mx");
+        toC: 250 mx",
+    );
 }
 
 #[test]
 fn leaving() {
-    play(&settings(), known(), r"
+    play(
+        &settings(),
+        known(),
+        r"
         C: NOOP
         C: QUIT
         C: NOOP
@@ -761,13 +1005,21 @@ fn leaving() {
         B: 221 bye
         toC: 250 ok
         toC: 221 bye
-        end Some(Quit)");
-    play(&settings(), known(), r"
+        end Some(Quit)",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
         C: QUIT
         B.
         toB: QUIT
-        end Some(Quit)");
-    play(&settings(), known(), r"
+        end Some(Quit)",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
         C: NOOP
         C: NOO+
         C.
@@ -775,8 +1027,12 @@ fn leaving() {
         end None
         B: 250 ok
         toC: 250 ok
-        end Some(ClientEof)");
-    play(&settings(), inside(), r"
+        end Some(ClientEof)",
+    );
+    play(
+        &settings(),
+        inside(),
+        r"
         C: DATA
         C: a
         C: .
@@ -789,16 +1045,24 @@ fn leaving() {
         end None
         B: 250 queued
         toC: 250 queued
-        end Some(ClientEof)");
+        end Some(ClientEof)",
+    );
 }
 
 #[test]
 fn draining() {
-    play(&settings(), known(), r"
+    play(
+        &settings(),
+        known(),
+        r"
         drain
         toC: 421 4.3.2 Going down, try again later
-        end Some(Shutdown)");
-    play(&settings(), known(), r"
+        end Some(Shutdown)",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
         C: NOOP
         drain
         toB: NOOP
@@ -806,8 +1070,12 @@ fn draining() {
         B: 250 ok
         toC: 250 ok
         toC: 421 4.3.2 Going down, try again later
-        end Some(Shutdown)");
-    play(&settings(), inside(), r"
+        end Some(Shutdown)",
+    );
+    play(
+        &settings(),
+        inside(),
+        r"
         drain
         C: DATA
         toB: DATA
@@ -821,5 +1089,6 @@ fn draining() {
         B: 250 queued
         toC: 250 queued
         toC: 421 4.3.2 Going down, try again later
-        end Some(Shutdown)");
+        end Some(Shutdown)",
+    );
 }

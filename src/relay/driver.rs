@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::buffer::SIZE;
@@ -59,11 +60,10 @@ pub async fn run<C: Wire, B: Wire>(
     shutdown: impl Future<Output = ()>,
     on_event: impl FnMut(Event),
 ) -> Ending {
+    let Sides { mut client, client_bytes, mut backend, backend_bytes } = sides;
     let mut relay = Relay {
-        up: Flow::new(&sides.client_bytes, SIZE),
-        down: Flow::new(&sides.backend_bytes, REPLY_LIMIT),
-        client: sides.client,
-        backend: sides.backend,
+        up: Flow::new(&client_bytes, SIZE),
+        down: Flow::new(&backend_bytes, REPLY_LIMIT),
         machine: Machine::new(settings, opening),
         settings,
         on_event,
@@ -73,22 +73,30 @@ pub async fn run<C: Wire, B: Wire>(
         client_reads: 0,
         splice: cfg!(target_os = "linux"),
     };
-    drop((sides.client_bytes, sides.backend_bytes));
+    drop((client_bytes, backend_bytes));
     let end = {
         let mut shutdown = pin!(shutdown);
         let mut sleep = pin!(sleep_until(waits::until(Instant::now(), settings.timeouts.command)));
         loop {
-            match poll_fn(|cx| relay.poll(cx, sleep.as_mut(), shutdown.as_mut())).await {
+            let turn = poll_fn(|cx| {
+                let ends = Ends { client: &mut client, backend: &mut backend };
+                relay.poll(cx, ends, sleep.as_mut(), shutdown.as_mut())
+            });
+            match turn.await {
                 Turn::Over(end) => break end,
                 Turn::Unwatched => {
-                    if let Some(end) = relay.splice().await {
+                    if let Some(end) = relay.splice(client.tcp(), backend.tcp()).await {
                         break end;
                     }
                 }
             }
         }
     };
-    relay.part(end).await
+    // At once: nothing half done is to wait there for the client to have read its last words.
+    drop(backend);
+    relay.part(&mut client, end).await;
+    let tally = Tally { to_backend: relay.up.written, to_client: relay.down.written, ..relay.machine.tally() };
+    Ending { end, tally }
 }
 
 /// What a relay has come to.
@@ -98,9 +106,13 @@ enum Turn {
     Unwatched,
 }
 
-struct Relay<'s, C, B, E> {
-    client: C,
-    backend: B,
+/// The two connections.
+struct Ends<'e, C, B> {
+    client: &'e mut C,
+    backend: &'e mut B,
+}
+
+struct Relay<'s, E> {
     machine: Machine,
     /// From the client to the backend.
     up: Flow,
@@ -118,10 +130,11 @@ struct Relay<'s, C, B, E> {
     splice: bool,
 }
 
-impl<C: Wire, B: Wire, E: FnMut(Event)> Relay<'_, C, B, E> {
-    fn poll(
+impl<E: FnMut(Event)> Relay<'_, E> {
+    fn poll<C: Wire, B: Wire>(
         &mut self,
         cx: &mut Context<'_>,
+        mut ends: Ends<'_, C, B>,
         mut sleep: Pin<&mut Sleep>,
         shutdown: Pin<&mut impl Future<Output = ()>>,
     ) -> Poll<Turn> {
@@ -129,7 +142,7 @@ impl<C: Wire, B: Wire, E: FnMut(Event)> Relay<'_, C, B, E> {
             self.draining = true;
             self.machine.drain();
         }
-        if let Err(turn) = self.move_bytes(cx) {
+        if let Err(turn) = self.move_bytes(cx, &mut ends) {
             return Poll::Ready(turn);
         }
         loop {
@@ -152,13 +165,13 @@ impl<C: Wire, B: Wire, E: FnMut(Event)> Relay<'_, C, B, E> {
         }
     }
     /// Reads, thinks and writes until none of it can be done any more.
-    fn move_bytes(&mut self, cx: &mut Context<'_>) -> Result<(), Turn> {
+    fn move_bytes<C: Wire, B: Wire>(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_, C, B>) -> Result<(), Turn> {
         loop {
-            let mut moved = self.read(cx)?;
+            let mut moved = self.read(cx, ends)?;
             moved |= self.advance().map_err(Turn::Over)?;
-            moved |= self.write(cx)?;
+            moved |= self.write(cx, ends)?;
             if self.machine.is_opaque() {
-                self.pass_on_ends(cx)?;
+                self.pass_on_ends(cx, ends)?;
             }
             if !moved {
                 return Ok(());
@@ -167,14 +180,14 @@ impl<C: Wire, B: Wire, E: FnMut(Event)> Relay<'_, C, B, E> {
     }
 
     /// Reads once from each side, as far as there is room.
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Turn> {
-        let from_client = match self.up.poll_read(cx, &mut self.client) {
+    fn read<C: Wire, B: Wire>(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_, C, B>) -> Result<bool, Turn> {
+        let from_client = match self.up.poll_read(cx, ends.client) {
             Poll::Ready(Ok(_)) => true,
             Poll::Ready(Err(_)) => return Err(Turn::Over(self.torn(End::ClientReset))),
             Poll::Pending => false,
         };
         self.client_reads += u64::from(from_client);
-        let from_backend = match self.down.poll_read(cx, &mut self.backend) {
+        let from_backend = match self.down.poll_read(cx, ends.backend) {
             Poll::Ready(Ok(_)) => true,
             Poll::Ready(Err(_)) if self.machine.is_opaque() => return Err(Turn::Over(End::Opaque)),
             Poll::Ready(Err(_)) => {
@@ -234,12 +247,12 @@ impl<C: Wire, B: Wire, E: FnMut(Event)> Relay<'_, C, B, E> {
     }
 
     /// Writes once to each side what there is for it.
-    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, Turn> {
+    fn write<C: Wire, B: Wire>(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_, C, B>) -> Result<bool, Turn> {
         let mut moved = false;
         if self.backend_deaf {
             self.up.discard();
         }
-        match self.up.poll_write(cx, &mut self.backend) {
+        match self.up.poll_write(cx, ends.backend) {
             Poll::Ready(Ok(())) => moved = true,
             Poll::Ready(Err(_)) if self.machine.is_opaque() => return Err(Turn::Over(End::Opaque)),
             Poll::Ready(Err(_)) => {
@@ -249,7 +262,7 @@ impl<C: Wire, B: Wire, E: FnMut(Event)> Relay<'_, C, B, E> {
             }
             Poll::Pending => {}
         }
-        match self.down.poll_write(cx, &mut self.client) {
+        match self.down.poll_write(cx, ends.client) {
             Poll::Ready(Ok(())) => moved = true,
             Poll::Ready(Err(_)) => return Err(Turn::Over(self.torn(End::ClientReset))),
             Poll::Pending => {}
@@ -258,17 +271,17 @@ impl<C: Wire, B: Wire, E: FnMut(Event)> Relay<'_, C, B, E> {
     }
 
     /// Where nothing is watched, what one side closes is closed at the other; both, and it is over.
-    fn pass_on_ends(&mut self, cx: &mut Context<'_>) -> Result<(), Turn> {
+    fn pass_on_ends<C: Wire, B: Wire>(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_, C, B>) -> Result<(), Turn> {
         if self.up.eof && self.up.is_empty() && !self.up.shut {
-            self.up.shut = Pin::new(&mut self.backend).poll_shutdown(cx).is_ready();
+            self.up.shut = Pin::new(&mut *ends.backend).poll_shutdown(cx).is_ready();
         }
         if self.down.eof && self.down.is_empty() && !self.down.shut {
-            self.down.shut = Pin::new(&mut self.client).poll_shutdown(cx).is_ready();
+            self.down.shut = Pin::new(&mut *ends.client).poll_shutdown(cx).is_ready();
         }
         if self.up.shut && self.down.shut {
             return Err(Turn::Over(End::Opaque));
         }
-        let sockets = self.client.tcp().is_some() && self.backend.tcp().is_some();
+        let sockets = ends.client.tcp().is_some() && ends.backend.tcp().is_some();
         if self.splice && sockets && self.up.is_empty() && self.down.is_empty() {
             return Err(Turn::Unwatched);
         }
@@ -298,12 +311,13 @@ impl<C: Wire, B: Wire, E: FnMut(Event)> Relay<'_, C, B, E> {
     }
 
     /// Lets the kernel move the bytes to the end. `None`: it cannot, go on here.
+    /// Lets the kernel move the bytes to the end. `None`: it cannot, go on here.
     #[cfg(target_os = "linux")]
-    async fn splice(&mut self) -> Option<End> {
+    async fn splice(&mut self, client: Option<&TcpStream>, backend: Option<&TcpStream>) -> Option<End> {
         use super::splice::{Done, splice};
 
         self.splice = false;
-        let (Some(client), Some(backend)) = (self.client.tcp(), self.backend.tcp()) else { return None };
+        let (client, backend) = (client?, backend?);
         let idle = waits::length(Wait::Idle, &self.settings.timeouts);
         // Boxed: few connections come this far, and all would carry it.
         match Box::pin(splice(client, backend, &mut self.up, &mut self.down, idle)).await {
@@ -314,24 +328,21 @@ impl<C: Wire, B: Wire, E: FnMut(Event)> Relay<'_, C, B, E> {
     }
 
     #[cfg(not(target_os = "linux"))]
-    async fn splice(&mut self) -> Option<End> {
+    async fn splice(&mut self, _client: Option<&TcpStream>, _backend: Option<&TcpStream>) -> Option<End> {
         self.splice = false;
         None
     }
 
-    /// Drops the backend at once, brings the client what has been said to it, and closes.
-    async fn part(self, end: End) -> Ending {
-        let Self { mut client, backend, machine, up, mut down, settings, .. } = self;
-        drop(backend);
-        if !matches!(end, End::ClientReset | End::Opaque | End::TimedOut(Wait::ClientWrite | Wait::Idle)) {
-            let said = timeout(settings.timeouts.write, poll_fn(|cx| say_last(cx, &mut client, &mut down))).await;
-            if said.is_ok() && end != End::ClientEof {
-                // Whether the client closes or not has no bearing on anything any more.
-                let _ = timeout(LINGER, poll_fn(|cx| read_out(cx, &mut client))).await;
-            }
+    /// Brings the client what has been said to it, and closes.
+    async fn part(&mut self, client: &mut impl Wire, end: End) {
+        if matches!(end, End::ClientReset | End::Opaque | End::TimedOut(Wait::ClientWrite | Wait::Idle)) {
+            return;
         }
-        let tally = Tally { to_backend: up.written, to_client: down.written, ..machine.tally() };
-        Ending { end, tally }
+        let said = timeout(self.settings.timeouts.write, poll_fn(|cx| say_last(cx, client, &mut self.down))).await;
+        if said.is_ok() && end != End::ClientEof {
+            // Whether the client closes or not has no bearing on anything any more.
+            let _ = timeout(LINGER, poll_fn(|cx| read_out(cx, client))).await;
+        }
     }
 }
 

@@ -98,7 +98,11 @@ impl Flow {
     }
 
     /// Reads once. `Pending` also where there is no room, or nothing more to come.
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, from: &mut (impl AsyncRead + Unpin)) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+    ) -> Poll<io::Result<usize>> {
         // Beyond the usual size only for something that is too long to be made sense of in less.
         let size = if self.is_blocked() { SIZE } else { self.limit.max(SIZE) };
         let free = size.saturating_sub(self.input.len());
@@ -122,7 +126,11 @@ impl Flow {
     }
 
     /// Writes once. `Pending` also where there is nothing to write.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Unpin)) -> Poll<io::Result<()>> {
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
         let passed = self.input.bytes().get(..self.passed).unwrap_or_default();
         let polled = match (self.out.is_empty(), passed.is_empty()) {
             (true, true) => return Poll::Pending,

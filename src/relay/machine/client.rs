@@ -124,14 +124,14 @@ impl Machine {
             // The backend would take the chunk for commands.
             return self.leave(line.length, Own::ChunkingNotOffered, ProtocolFault::Chunk);
         }
-        let Command::Bdat(Chunk { size, last }) = command else {
+        let Command::Bdat(chunk @ Chunk { size, last }) = command else {
             return self.leave(line.length, Own::ChunkSize, ProtocolFault::Chunk);
         };
         self.outstanding.push(if last { Due::LastChunk } else { Due::Chunk });
         if size > 0 {
             self.client = Client::Chunk(size);
         }
-        let canonical = format!("BDAT {size}{}", if last { " LAST" } else { "" });
+        let canonical = chunk.to_string();
         if line.text == canonical.as_bytes() {
             self.pass_line(line)
         } else {

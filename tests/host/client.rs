@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::NamedTempFile;
 
+use super::dialogue::stuffed;
 use super::letter::Letter;
 use super::peers::Peer;
 
@@ -123,23 +124,25 @@ impl Client {
         match self {
             Self::Swaks => swaks(call, letter, &[]),
             Self::SwaksPipelined => swaks(call, letter, &["--pipeline"]),
-            Self::Curl => with_file(letter, |file| curl(call, letter, file)),
-            Self::Msmtp => with_file(letter, |file| msmtp(call, letter, file)),
-            Self::Smtplib => with_file(letter, |file| smtplib(call, letter, file)),
+            Self::Curl => with_file(&letter.bytes, |file| curl(call, letter, file)),
+            Self::Msmtp => with_file(&letter.bytes, |file| msmtp(call, letter, file)),
+            Self::Smtplib => with_file(&letter.bytes, |file| smtplib(call, letter, file)),
         }
     }
 }
 
 /// swaks with more options: `--pipeline`, `--xclient`, `--proxy-version`, `--quit-after`, …
 pub fn swaks(call: &Call, letter: &Letter, options: &[&str]) -> Outcome {
-    // swaks reads its data with the line ends of Unix, makes CRLF of them, and stuffs dots itself; what it does not
-    // leave alone is a `%WORD%` that it knows.
-    with_file(letter, |file| {
+    // Left to itself, swaks replaces words and adds an empty line; told not to, it sends the data as it is, with the
+    // dots stuffed by us, and adds only the CRLF after the last dot.
+    let mut wire = stuffed(&letter.bytes);
+    wire.truncate(wire.len() - 2);
+    with_file(&wire, |file| {
         let mut command = Command::new(Peer::Swaks.program());
         command.args(["--server", &call.server.ip().to_string(), "--port", &call.server.port().to_string()]);
         command.args(["--local-interface", &call.source.to_string(), "--helo", "client.test"]);
         command.args(["--from", &letter.from, "--to", &letter.to.join(",")]);
-        command.arg("--data").arg(format!("@{}", file.display()));
+        command.arg("--no-data-fixup").arg("--data").arg(format!("@{}", file.display()));
         match call.tls {
             Encryption::None => {}
             Encryption::StartTls => drop(command.arg("--tls")),
@@ -258,8 +261,8 @@ pub fn run_reading(command: Command, input: Stdio) -> Outcome {
     Outcome { accepted: status.success(), transcript }
 }
 
-fn with_file(letter: &Letter, send: impl FnOnce(&Path) -> Outcome) -> Outcome {
+fn with_file(message: &[u8], send: impl FnOnce(&Path) -> Outcome) -> Outcome {
     let file = NamedTempFile::with_prefix("gatepost-letter-").expect("a file for the letter");
-    fs::write(file.path(), &letter.bytes).expect("a file for the letter");
+    fs::write(file.path(), message).expect("a file for the letter");
     send(file.path())
 }

@@ -1,6 +1,6 @@
 //! A DNSBL: rbldnsd with zones of our own.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
@@ -73,7 +73,11 @@ impl Rbldnsd {
     pub fn replace(&self, zone: &str, text: &str) {
         let at = self.zones.iter().position(|known| known.name == zone).expect("a zone of this server");
         let before = self.reloads();
-        fs::write(self.dir.path().join(file_of(at)), text).expect("a zone file");
+        let path = self.dir.path().join(file_of(at));
+        // It reads a file again when size or modification time differ, and the latter counts in whole seconds.
+        let later = fs::metadata(&path).and_then(|file| file.modified()).expect("a zone file") + Duration::from_secs(2);
+        fs::write(&path, text).expect("a zone file");
+        File::options().write(true).open(&path).and_then(|file| file.set_modified(later)).expect("our own file");
         self.process.signal(Signal::HUP);
         wait::until("rbldnsd to read its zones again", || (self.reloads() > before).then_some(()));
     }

@@ -14,6 +14,7 @@ use host::certificates::Certificates;
 use host::client::{Call, Client, Encryption, swaks};
 use host::dialogue::{Dialogue, stuffed};
 use host::exim::{self, Exim};
+use host::gate::sum_of_samples;
 use host::letter::Letter;
 use host::peers::{Peer, present};
 use host::postfix::{self, Postfix};
@@ -426,4 +427,20 @@ fn senders_in_parallel_do_not_disturb_one_another() {
     });
     let kept = sink.wait_for(letters.len());
     letters.iter().for_each(|letter| letter.assert_arrived_once(data(&kept), 1));
+}
+
+#[test]
+fn samples_are_summed_over_the_labels_not_asked_for() {
+    let text = "# HELP a x\na{x=\"1\",y=\"p\"} 2\na{x=\"1\",y=\"q\"} 3\na{x=\"2\",y=\"p\"} 4\nab 9\nb 7\n";
+    let rows = [
+        ("a", &[][..], Some(9.0)),
+        ("a", &[("x", "1")], Some(5.0)),
+        ("a", &[("y", "p"), ("x", "2")], Some(4.0)),
+        ("a", &[("x", "3")], None),
+        ("b", &[], Some(7.0)),
+        ("c", &[], None),
+    ];
+    for (name, labels, sum) in rows {
+        assert_eq!(sum_of_samples(text, name, labels), sum, "{name} {labels:?}");
+    }
 }

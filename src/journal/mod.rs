@@ -1,8 +1,8 @@
 //! The journal: one JSON record for each visit.
 //!
-//! A [`Visit`] is what there is to tell; [`record`] writes it as one line, in the schema of `docs/journal.md`; [`writer`]
-//! takes the lines to where they belong, without ever making a visit wait; [`id`] names visits; [`text`] makes what
-//! peers sent safe to show. Who is told of a visit while it lasts is not the journal's business.
+//! A [`Visit`] is what there is to tell. It is written as one line of JSON, in the schema of `docs/journal.md`; a
+//! [`Journal`] takes the lines to where they belong, without ever making a visit wait. [`id`] names visits; [`text`] makes
+//! what peers sent safe to show. Who is told of a visit while it lasts is not the journal's business.
 
 pub mod id;
 mod record;

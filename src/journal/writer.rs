@@ -339,7 +339,7 @@ mod tests {
     /// Takes each write when told what to do with it; what it has taken can be looked at.
     struct Slow {
         orders: mpsc::Receiver<io::Result<usize>>,
-        taken: Arc<Mutex<Vec<u8>>>,
+        taken: Taken,
     }
 
     impl Write for Slow {
@@ -354,9 +354,11 @@ mod tests {
         }
     }
 
-    fn slow(capacity: usize) -> (Journal, mpsc::Sender<io::Result<usize>>, Arc<Mutex<Vec<u8>>>) {
+    type Taken = Arc<Mutex<Vec<u8>>>;
+
+    fn slow(capacity: usize) -> (Journal, mpsc::Sender<io::Result<usize>>, Taken) {
         let (order, orders) = mpsc::channel();
-        let taken = Arc::<Mutex<Vec<u8>>>::default();
+        let taken = Taken::default();
         let sink = Slow { orders, taken: Arc::clone(&taken) };
         (Journal::start(Box::new(sink), None, capacity).unwrap(), order, taken)
     }

@@ -1,7 +1,7 @@
 //! How many sessions at once, per client and in all.
 //!
-//! Asked on every accept, before anything else is known: one short lock of one of [`SHARDS`], and an atomic count. A
-//! client has an entry only while it has sessions open, so there are never more entries than sessions.
+//! Asked on every accept, before anything else is known: one short lock of one part of the clients, and an
+//! atomic count. A client has an entry only while it has sessions open, so there are never more entries than sessions.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -97,7 +97,7 @@ impl TestsEntry {
         }
         let entries = [&above.bots, &self.bots].into_iter().flatten();
         let patterns = entries.clone().flat_map(Spanned::get_ref).map(|pattern| pattern.get_ref().clone()).collect();
-        match Bots::compile(patterns) {
+        match Bots::shipped().with(patterns) {
             Ok(bots) => names.bots = bots,
             Err(reason) => {
                 let span = entries.clone().next_back().map(Spanned::span).unwrap_or_default();

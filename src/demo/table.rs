@@ -5,10 +5,10 @@ use std::fmt::Write;
 use super::Story;
 use super::visitor::Fate;
 
-const HEAD: [&str; 5] = ["visitor", "what it does", "what it hears in the end", "after", "what became of it"];
+const HEAD: [&str; 5] = ["visitor", "what it does", "what it hears", "after", "what became of it"];
 
 /// The widest a reply is shown.
-const REPLY: usize = 46;
+const REPLY: usize = 52;
 
 /// The stories, one a line, the columns as wide as they need to be.
 pub(super) fn of(stories: &[Story]) -> String {

@@ -186,14 +186,15 @@ pub(super) const ALLOWED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const HONEST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 12);
 
 impl Visitor {
-    /// Visits, and says what the last reply was and whether the script was played to its end.
+    /// Visits, and says which reply tells most (the first refusal, or else the last one before the goodbye) and whether
+    /// the script was played to its end.
     pub(super) async fn visit(&self, gate: SocketAddr) -> (String, bool) {
-        let mut last = String::new();
-        let played = timeout(PATIENCE, self.play(gate, &mut last)).await;
-        (last, matches!(played, Ok(Ok(true))))
+        let mut telling = String::new();
+        let played = timeout(PATIENCE, self.play(gate, &mut telling)).await;
+        (telling, matches!(played, Ok(Ok(true))))
     }
 
-    async fn play(&self, gate: SocketAddr, last: &mut String) -> io::Result<bool> {
+    async fn play(&self, gate: SocketAddr, telling: &mut String) -> io::Result<bool> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((self.from, 0).into())?;
         let mut stream = socket.connect(gate).await?;
@@ -203,8 +204,12 @@ impl Visitor {
             match step {
                 Say(text) => stream.write_all(text.as_bytes()).await?,
                 Hear(expected) => {
-                    *last = hear(&mut stream, &mut inbox, expected.ends_with('-')).await?;
-                    if !last.starts_with(expected) {
+                    let reply = hear(&mut stream, &mut inbox, expected.ends_with('-')).await?;
+                    let as_expected = reply.starts_with(expected);
+                    if !telling.starts_with(['4', '5']) && !reply.starts_with("221") {
+                        *telling = reply;
+                    }
+                    if !as_expected {
                         return Ok(false);
                     }
                 }

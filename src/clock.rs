@@ -39,3 +39,33 @@ impl Clock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_held_clock_shows_what_it_was_set_to_in_all_its_clones() {
+        let clock = Clock::held(Timestamp::from_seconds(1_700_000_000));
+        let clone = clock.clone();
+        assert_eq!(clone.now(), Timestamp::from_seconds(1_700_000_000));
+        clock.set(clone.now().plus(Duration::from_millis(1500)));
+        assert_eq!(clone.now(), Timestamp::from_millis(1_700_000_001_500));
+        clone.set(Timestamp::default());
+        assert_eq!(clock.now(), Timestamp::default(), "it can be set back too");
+    }
+
+    #[test]
+    fn the_machines_clock_goes_on_and_cannot_be_set() {
+        let clock = Clock::system();
+        let before = clock.now();
+        clock.set(Timestamp::default());
+        let after = clock.now();
+        // This file was written in 2026.
+        assert!(before >= Timestamp::from_seconds(1_767_225_600));
+        assert!(after.since(before) < Duration::from_secs(600));
+        assert_ne!(after, Timestamp::default());
+    }
+}

@@ -1,0 +1,319 @@
+//! One shard of the ledger: its entries side by side, an index to find them, and two hands.
+//!
+//! ```text
+//!   entries   | proven . . . . . . | on probation . . . . . |  room  |
+//!             0        ^hand       proven                   len      capacity
+//!
+//!   new ──remember──▶ probation ──recall──▶ proven
+//!        (full: one on      ▲                  │ (proven full: the one under the hand
+//!         probation goes)   └──────────────────┘  goes, if not recalled since its last lap)
+//! ```
+//!
+//! An entry moves by changing places with another one; the index holds its number, so each move mends two numbers.
+//! A shard knows nothing of locks; time is an argument.
+
+use ahash::RandomState;
+use hashbrown::HashTable;
+
+use crate::addr::ClientKey;
+use crate::screen::{Standing, Test};
+use crate::time::Timestamp;
+
+/// How many entries each newcomer makes us look at, in either part, for what has expired. More than the one that it adds: so
+/// the expired are swept faster than they can be added.
+const SWEEP: usize = 4;
+
+/// Of how many entries on probation the one that holds least long gives way.
+const CANDIDATES: usize = 8;
+
+/// A [`ClientKey`] in parts of four bytes, so that an entry is 44 bytes and not 56.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Key {
+    bits: [u32; 2],
+    v6: bool,
+}
+
+impl Key {
+    pub(super) fn of(client: ClientKey) -> Self {
+        match client {
+            ClientKey::V4(bits) => Self { bits: [0, bits], v6: false },
+            ClientKey::V6(bits) => Self { bits: [(bits >> 32) as u32, bits as u32], v6: true },
+        }
+    }
+
+    /// An IPv4 client and an IPv6 network may share a hash: two keys at the most, and one number is hashed fastest.
+    pub(super) fn hash(self, hasher: &RandomState) -> u64 {
+        let [high, low] = self.bits;
+        hasher.hash_one(u64::from(high) << 32 | u64::from(low))
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    bits: [u32; 2],
+    standing: Standing,
+    v6: bool,
+    /// Whether it was recalled since it was proven or the hand last came by. Means something among the proven only.
+    recalled: bool,
+}
+
+impl Entry {
+    fn key(&self) -> Key {
+        Key { bits: self.bits, v6: self.v6 }
+    }
+
+    fn has_expired(&self, now: Timestamp) -> bool {
+        self.standing.expires().seconds() <= now.seconds()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Shard {
+    /// From a client's hash to its entry's number.
+    index: HashTable<u32>,
+    /// The proven first, then those on probation.
+    entries: Vec<Entry>,
+    /// How many are proven.
+    proven: usize,
+    /// The most entries.
+    room: usize,
+    /// The most proven entries: three quarters of the room, and always at least one less than it.
+    proven_room: usize,
+    /// Where the second-chance hand stands among the proven.
+    hand: usize,
+    /// Where sweeping goes on among the proven.
+    swept_proven: usize,
+    /// Where sweeping goes on among those on probation, counted from the first of them.
+    swept_probation: usize,
+}
+
+impl Shard {
+    pub(super) fn new(room: usize) -> Self {
+        Self {
+            index: HashTable::new(),
+            entries: Vec::new(),
+            proven: 0,
+            room,
+            proven_room: room - room.div_ceil(4),
+            hand: 0,
+            swept_proven: 0,
+            swept_probation: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// What is known and has not expired; that it was asked for is noted.
+    pub(super) fn recall(&mut self, key: Key, hash: u64, now: Timestamp, hasher: &RandomState) -> Option<Standing> {
+        let slot = self.find(key, hash)?;
+        let entry = self.entries.get_mut(slot)?;
+        if entry.has_expired(now) {
+            self.remove(slot, hasher);
+            return None;
+        }
+        let standing = entry.standing;
+        if slot < self.proven {
+            entry.recalled = true;
+        } else {
+            self.prove(slot, now, hasher);
+        }
+        Some(standing)
+    }
+
+    /// Adds `standing` to what is known, if anything in it holds.
+    pub(super) fn remember(&mut self, key: Key, hash: u64, standing: Standing, now: Timestamp, hasher: &RandomState) {
+        if let Some(entry) = self.find(key, hash).and_then(|slot| self.entries.get_mut(slot)) {
+            merge(&mut entry.standing, &standing);
+            return;
+        }
+        let entry = Entry { bits: key.bits, standing, v6: key.v6, recalled: false };
+        if self.room == 0 || entry.has_expired(now) {
+            return;
+        }
+        self.sweep(now, hasher);
+        if self.entries.len() < self.room {
+            self.push(entry, hash, hasher);
+        } else if let Some(slot) = self.victim() {
+            self.replace(slot, entry, hash, hasher);
+        }
+    }
+
+    /// The number of the entry of `key`.
+    fn find(&self, key: Key, hash: u64) -> Option<usize> {
+        let is_it = |&slot: &u32| self.entries.get(slot as usize).is_some_and(|entry| entry.key() == key);
+        self.index.find(hash, is_it).map(|&slot| slot as usize)
+    }
+
+    /// Adds an entry on probation; there is room.
+    fn push(&mut self, entry: Entry, hash: u64, hasher: &RandomState) {
+        if self.entries.len() == self.entries.capacity() {
+            // By a quarter, not twofold: memory follows what is remembered.
+            let more = (self.entries.len() / 4).max(16).min(self.room - self.entries.len());
+            self.entries.reserve_exact(more);
+        }
+        self.entries.push(entry);
+        self.enter(self.entries.len() - 1, hash, hasher);
+    }
+
+    /// Lets an entry give way to another one.
+    fn replace(&mut self, slot: usize, entry: Entry, hash: u64, hasher: &RandomState) {
+        let Some(place) = self.entries.get_mut(slot) else { return };
+        let old = std::mem::replace(place, entry);
+        self.strike(old.key(), slot, hasher);
+        self.enter(slot, hash, hasher);
+    }
+
+    /// Puts the number of the entry with `hash` into the index.
+    fn enter(&mut self, slot: usize, hash: u64, hasher: &RandomState) {
+        let hash_of = |&slot: &u32| self.entries.get(slot as usize).map_or(0, |entry| entry.key().hash(hasher));
+        self.index.insert_unique(hash, slot as u32, hash_of);
+    }
+
+    /// Takes the number of the entry of `key` out of the index.
+    fn strike(&mut self, key: Key, slot: usize, hasher: &RandomState) {
+        if let Ok(found) = self.index.find_entry(key.hash(hasher), |&other| other as usize == slot) {
+            found.remove();
+        }
+    }
+
+    /// Moves an entry from probation to the proven. If they are full, the hand takes one step: it changes places with the
+    /// one that the hand comes to, unless that one was recalled since its last lap and so has earned another.
+    ///
+    /// One step, and not as many as it takes: else a lap could be over in one call, and its marks would protect nobody.
+    fn prove(&mut self, slot: usize, now: Timestamp, hasher: &RandomState) {
+        if self.proven < self.proven_room {
+            self.swap(slot, self.proven, hasher);
+            self.proven += 1;
+            return;
+        }
+        if self.hand >= self.proven {
+            self.hand = 0;
+        }
+        let under = self.hand;
+        self.hand += 1;
+        let Some(entry) = self.entries.get_mut(under).filter(|_| under < self.proven) else { return };
+        let earned = std::mem::take(&mut entry.recalled) && !entry.has_expired(now);
+        if !earned {
+            self.swap(slot, under, hasher);
+        }
+    }
+
+    /// Drops what has expired among the next few of either part.
+    fn sweep(&mut self, now: Timestamp, hasher: &RandomState) {
+        for _ in 0..SWEEP.min(self.proven) {
+            if self.swept_proven >= self.proven {
+                self.swept_proven = 0;
+            }
+            if !self.remove_if_expired(self.swept_proven, now, hasher) {
+                self.swept_proven += 1;
+            }
+        }
+        for _ in 0..SWEEP.min(self.entries.len() - self.proven) {
+            if self.proven + self.swept_probation >= self.entries.len() {
+                self.swept_probation = 0;
+            }
+            if !self.remove_if_expired(self.proven + self.swept_probation, now, hasher) {
+                self.swept_probation += 1;
+            }
+        }
+    }
+
+    fn remove_if_expired(&mut self, slot: usize, now: Timestamp, hasher: &RandomState) -> bool {
+        let expired = self.entries.get(slot).is_some_and(|entry| entry.has_expired(now));
+        if expired {
+            self.remove(slot, hasher);
+        }
+        expired
+    }
+
+    /// Which one gives way to a newcomer: of the next few on probation, the one that holds least long. The proven never
+    /// fill the shard, so in a full one there is one.
+    fn victim(&mut self) -> Option<usize> {
+        let on_probation = self.entries.len() - self.proven;
+        let next = (0..CANDIDATES.min(on_probation)).map(|n| self.proven + (self.swept_probation + n) % on_probation);
+        let victim = next.min_by_key(|&slot| self.entries.get(slot).map(|entry| entry.standing.expires()));
+        self.swept_probation += CANDIDATES - SWEEP;
+        victim
+    }
+
+    /// Takes an entry out. The last one of its part takes its place.
+    fn remove(&mut self, slot: usize, hasher: &RandomState) {
+        let mut slot = slot;
+        if slot < self.proven {
+            self.proven -= 1;
+            self.swap(slot, self.proven, hasher);
+            // The one that takes the place may come under the hand sooner for it.
+            if let Some(moved) = self.entries.get_mut(slot) {
+                moved.recalled = true;
+            }
+            slot = self.proven;
+        }
+        let Some(last) = self.entries.len().checked_sub(1) else { return };
+        self.swap(slot, last, hasher);
+        if let Some(entry) = self.entries.pop() {
+            self.strike(entry.key(), last, hasher);
+        }
+    }
+
+    /// Lets two entries change places, and mends the index.
+    fn swap(&mut self, a: usize, b: usize, hasher: &RandomState) {
+        /// The number of no entry: it holds the place in the index while both would have the same.
+        const NONE: u32 = u32::MAX;
+        let (Some(first), Some(second)) = (self.entries.get(a), self.entries.get(b)) else { return };
+        if a == b {
+            return;
+        }
+        let (first, second) = (first.key().hash(hasher), second.key().hash(hasher));
+        let (a, b) = (a as u32, b as u32);
+        for (hash, from, to) in [(first, a, NONE), (second, b, a), (first, NONE, b)] {
+            if let Some(slot) = self.index.find_mut(hash, |&slot| slot == from) {
+                *slot = to;
+            }
+        }
+        self.entries.swap(a as usize, b as usize);
+    }
+}
+
+/// Adds the passes of `more` to `standing`; the longer one stays.
+fn merge(standing: &mut Standing, more: &Standing) {
+    for test in Test::ALL {
+        standing.pass(test, more.until(test));
+    }
+}
+
+#[cfg(test)]
+impl Shard {
+    /// Memory taken.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.entries.capacity() * size_of::<Entry>() + self.index.allocation_size()
+    }
+
+    /// Panics unless index and entries agree and the bounds hold.
+    pub(super) fn check(&self, hasher: &RandomState) {
+        assert!(self.entries.len() <= self.room);
+        assert!(self.proven <= self.entries.len() && self.proven <= self.proven_room);
+        assert_eq!(self.index.len(), self.entries.len());
+        for (slot, entry) in self.entries.iter().enumerate() {
+            assert_eq!(self.find(entry.key(), entry.key().hash(hasher)), Some(slot));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_small() {
+        assert_eq!(size_of::<Entry>(), 44);
+    }
+
+    #[test]
+    fn there_is_always_a_place_for_a_newcomer() {
+        for room in 1..100 {
+            assert!(Shard::new(room).proven_room < room);
+        }
+    }
+}

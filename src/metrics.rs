@@ -1,1 +1,0 @@
-//! Metrics: Prometheus, prefix `gatepost_`, base units, closed label sets.

@@ -1,0 +1,130 @@
+//! Figures that others keep: asked for when somebody scrapes.
+//!
+//! Whoever keeps a figure hands over a closure that tells it, and at a reload another one in its place. A closure is
+//! called on the thread that scrapes: it must not wait.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+
+/// What a list has answered so far, and whether it is asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ZoneState {
+    /// The list's display name: its zone may hold a key. Lists that share one are counted together.
+    pub zone: String,
+    /// Whether it is asked: not taken out by the breaker, the self-test, or the alarm.
+    pub up: bool,
+    /// Results, by words of a closed enum, and how many of each since the start.
+    pub results: Vec<(&'static str, u64)>,
+}
+
+/// What tells a figure.
+type Ask<T> = Arc<dyn Fn() -> T + Send + Sync>;
+
+/// Whom to ask. Nothing is told of a figure that nobody keeps.
+#[derive(Default)]
+pub struct Sources {
+    zones: Mutex<Option<Ask<Vec<ZoneState>>>>,
+    ledger_entries: Mutex<Option<Ask<u64>>>,
+    journal_lost: Mutex<Option<Ask<u64>>>,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
+
+impl Sources {
+    /// Who knows of the DNS lists.
+    pub fn set_zones(&self, ask: impl Fn() -> Vec<ZoneState> + Send + Sync + 'static) {
+        *self.zones.lock() = Some(Arc::new(ask));
+    }
+
+    /// Who knows how many clients are remembered.
+    pub fn set_ledger_entries(&self, ask: impl Fn() -> u64 + Send + Sync + 'static) {
+        *self.ledger_entries.lock() = Some(Arc::new(ask));
+    }
+
+    /// Who knows how many journal records were lost.
+    pub fn set_journal_lost(&self, ask: impl Fn() -> u64 + Send + Sync + 'static) {
+        *self.journal_lost.lock() = Some(Arc::new(ask));
+    }
+}
+
+/// Asks, with no lock held.
+fn ask<T>(source: &Mutex<Option<Ask<T>>>) -> Option<T> {
+    let ask = source.lock().clone();
+    ask.map(|ask| ask())
+}
+
+/// The collector that asks the sources.
+pub(super) struct Asked(pub(super) Arc<Sources>);
+
+/// The metrics, empty: made anew for each scrape, so that what was told last time does not linger.
+struct Told {
+    queries: IntCounterVec,
+    up: IntGaugeVec,
+    entries: IntGauge,
+    lost: IntCounter,
+}
+
+#[allow(clippy::expect_used, reason = "names and labels are constants; a test makes them all")]
+impl Told {
+    fn new() -> Self {
+        let queries = Opts::new("dnsbl_queries_total", "Questions to DNS lists, by what came of them.");
+        let up = Opts::new("dnsbl_zone_up", "Whether a DNS list is asked: 0 while it is taken out.");
+        let entries = Opts::new("ledger_entries", "Clients that are remembered.");
+        let lost = Opts::new("journal_lost_total", "Journal records that could not be written.");
+        Self {
+            queries: IntCounterVec::new(queries, &["zone", "result"]).expect("a valid counter"),
+            up: IntGaugeVec::new(up, &["zone"]).expect("a valid gauge"),
+            entries: IntGauge::with_opts(entries).expect("a valid gauge"),
+            lost: IntCounter::with_opts(lost).expect("a valid counter"),
+        }
+    }
+
+    /// Two lists with one display name are one zone, which is up if both are.
+    fn zones(&self, zones: Vec<ZoneState>) -> Vec<MetricFamily> {
+        let mut up = BTreeMap::<String, bool>::new();
+        for ZoneState { zone, up: is_up, results } in zones {
+            for (result, n) in results {
+                self.queries.with_label_values(&[zone.as_str(), result]).inc_by(n);
+            }
+            up.entry(zone).and_modify(|up| *up &= is_up).or_insert(is_up);
+        }
+        for (zone, is_up) in up {
+            self.up.with_label_values(&[zone]).set(i64::from(is_up));
+        }
+        [self.queries.collect(), self.up.collect()].concat()
+    }
+}
+
+impl Collector for Asked {
+    fn desc(&self) -> Vec<&Desc> {
+        // Without descriptions the registry takes the collector as it is: what it gives differs from time to time.
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let told = Told::new();
+        let mut families = Vec::new();
+        if let Some(zones) = ask(&self.0.zones) {
+            families.extend(told.zones(zones));
+        }
+        if let Some(entries) = ask(&self.0.ledger_entries) {
+            told.entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+            families.extend(told.entries.collect());
+        }
+        if let Some(lost) = ask(&self.0.journal_lost) {
+            told.lost.inc_by(lost);
+            families.extend(told.lost.collect());
+        }
+        families
+    }
+}

@@ -1,1 +1,352 @@
-//! The daemon: gates opened, lanes run, signals heard.
+//! The daemon: gates opened, lanes run, the file read again.
+//!
+//! Every lane is a thread with a runtime of its own, and its own socket at every listening address. A further thread, the
+//! one that starts the server, looks after what all share: probes of the backends, the admin address, signals.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{self, Hindrance, Readiness};
+use crate::backend::{self, Backend, Presence};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::dnsbl::{self, Dnsbl};
+use crate::journal::{Journal, VisitIds};
+use crate::ledger::Ledger;
+use crate::listener::{self, CannotListen};
+use crate::metrics::{Metrics, ZoneState};
+use crate::policy::quota::Sessions;
+use crate::session::{Door, Gate, House, Lane, Order, Settings};
+
+/// Every how often the readiness is told whether the backends are there.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotStart {
+    /// An address cannot be listened at.
+    #[error(transparent)]
+    Listen(#[from] CannotListen),
+    /// The lists cannot be asked.
+    #[error(transparent)]
+    Dnsbl(#[from] dnsbl::Error),
+    /// A lane cannot be run.
+    #[error("cannot start a thread: {0}")]
+    Lane(#[from] std::io::Error),
+}
+
+/// A running server. [`stop`](Self::stop) it: dropping it leaves the lanes running.
+#[derive(Debug)]
+pub struct Server {
+    house: Arc<House>,
+    config: Config,
+    doors: Vec<OpenDoor>,
+    lists: Option<Dnsbl>,
+    lanes: Vec<LaneThread>,
+    backends: Vec<(Arc<Backend>, AbortHandle)>,
+    readiness: Readiness,
+    watch: Option<AbortHandle>,
+    /// Cancelled when those who are still inside are to be cut off.
+    cut: CancellationToken,
+}
+
+/// A listening address, open in every lane.
+#[derive(Debug)]
+struct OpenDoor {
+    /// As the file has it; the port may be 0.
+    asked: SocketAddr,
+    /// As it was bound.
+    bound: SocketAddr,
+    /// The gate behind it.
+    gate: Arc<ArcSwap<Gate>>,
+}
+
+/// An address that has been bound and is not open yet.
+struct Bound {
+    asked: SocketAddr,
+    listeners: Vec<std::net::TcpListener>,
+}
+
+#[derive(Debug)]
+struct LaneThread {
+    orders: mpsc::Sender<Order>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts what `config` says; within a tokio runtime, which has to be driven for as long as the server runs.
+    pub async fn start(config: Config, journal: Journal, clock: Clock) -> Result<Self, CannotStart> {
+        let now = clock.now();
+        let house = Arc::new(House {
+            clock,
+            ledger: Ledger::open(config.ledger),
+            sessions: Sessions::new(),
+            journal,
+            metrics: Arc::new(Metrics::new()),
+            ids: VisitIds::new(now),
+            draining: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let count = config.lanes.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
+        let mut server = Self {
+            house,
+            doors: Vec::new(),
+            lists: None,
+            lanes: Vec::new(),
+            backends: Vec::new(),
+            readiness: Readiness::new(),
+            watch: None,
+            cut: CancellationToken::new(),
+            config: config.clone(),
+        };
+        let lists = server.open_lists(config.dnsbl.as_ref())?;
+        for index in 0..count.max(1) {
+            server.lanes.push(LaneThread::start(Arc::clone(&server.house), server.cut.clone(), index)?);
+        }
+        let opened = server.adopt(&config, lists).await;
+        if let Err(error) = opened {
+            server.stop(Duration::ZERO).await;
+            return Err(error);
+        }
+        server.keep_figures();
+        server.readiness.set(Hindrance::NotListening, false);
+        Ok(server)
+    }
+
+    /// Where the gates listen: name, and the address with the port that was bound.
+    pub fn addresses(&self) -> impl Iterator<Item = (String, SocketAddr)> {
+        self.doors.iter().map(|door| (door.gate.load().name.to_string(), door.bound))
+    }
+
+    /// What all visits share.
+    pub fn house(&self) -> &Arc<House> {
+        &self.house
+    }
+
+    /// Whether it is ready to serve, and if not, why.
+    pub fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
+    /// Serves metrics and health on `listener` until the server stops.
+    pub fn serve_admin(&self, listener: tokio::net::TcpListener) {
+        let metrics = Arc::clone(&self.house.metrics);
+        let readiness = self.readiness.clone();
+        // While sessions are drained, whoever watches is to see that; so it goes on until those are cut off.
+        let cut = self.cut.clone();
+        tokio::spawn(async move { admin::serve(listener, metrics, readiness, cut.cancelled_owned()).await });
+    }
+
+    /// The backends of the gates.
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.backends.iter().map(|(backend, _)| backend)
+    }
+
+    /// The configuration that is in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Goes over to another configuration. Visits end under the settings that they began with; the next connection gets
+    /// the new ones. If it fails, nothing has changed.
+    pub async fn reload(&mut self, config: Config) -> Result<(), CannotStart> {
+        // Lists that are asked as before keep what they have answered.
+        let lists = match &self.lists {
+            Some(lists) if Some(lists.settings()) == config.dnsbl.as_ref() => self.lists.clone(),
+            _ => self.open_lists(config.dnsbl.as_ref())?,
+        };
+        for (what, same) in [
+            ("ledger", self.config.ledger == config.ledger),
+            ("admin", self.config.admin == config.admin),
+            ("journal", self.config.journal == config.journal),
+            ("lanes", self.config.lanes == config.lanes),
+        ] {
+            if !same {
+                tracing::warn!("the change of `{what}` takes effect at the next restart");
+            }
+        }
+        self.adopt(&config, lists).await?;
+        self.config = config;
+        Ok(())
+    }
+
+    /// Stops: nobody new is let in, those inside are told, and after `patience` whoever is still there is left to the
+    /// end of the process. The lanes' threads are gone when this returns.
+    pub async fn stop(self, patience: Duration) {
+        self.readiness.set(Hindrance::Draining, true);
+        self.house.tasks.close();
+        self.house.draining.cancel();
+        let until = Instant::now() + patience;
+        for probe in self.backends.iter().map(|(_, probe)| probe).chain(&self.watch) {
+            probe.abort();
+        }
+        let _ = tokio::time::timeout_at(until, self.house.tasks.wait()).await;
+        let left = self.house.tasks.len();
+        if left > 0 {
+            tracing::warn!("{left} sessions did not end in time; they are cut off");
+        }
+        self.cut.cancel();
+        for lane in self.lanes {
+            drop(lane.orders);
+            let _ = tokio::task::spawn_blocking(move || lane.thread.join()).await;
+        }
+        self.house.journal.flush(Duration::from_secs(2));
+    }
+
+    fn open_lists(&self, settings: Option<&dnsbl::Settings>) -> Result<Option<Dnsbl>, CannotStart> {
+        Ok(settings.cloned().map(Dnsbl::open).transpose()?)
+    }
+
+    /// Makes the gates and doors those of `config`. New sockets are bound first, for that can fail.
+    async fn adopt(&mut self, config: &Config, lists: Option<Dnsbl>) -> Result<(), CannotStart> {
+        let mut bound = Vec::new();
+        for asked in config.gates.iter().flat_map(|gate| gate.listen.iter().copied()) {
+            if asked.port() == 0 || !self.doors.iter().any(|door| door.asked == asked) {
+                bound.push(Bound { asked, listeners: listener::open(asked, self.lanes.len())? });
+            }
+        }
+        self.lists = lists;
+        self.show_lists();
+
+        let mut backends = Vec::new();
+        let mut gates = Vec::new();
+        for settings in &config.gates {
+            let backend = self.backend(settings, &mut backends);
+            let name = settings.name.as_str().into();
+            let metrics = self.house.metrics.gate(&settings.name);
+            let dnsbl = self.lists.clone();
+            gates.push(Arc::new(Gate { name, settings: settings.clone(), backend, dnsbl, metrics }));
+        }
+        for (_, probe) in std::mem::replace(&mut self.backends, backends) {
+            probe.abort();
+        }
+        self.watch(gates.clone());
+
+        let behind = |asked: SocketAddr| gates.iter().find(|gate| gate.settings.listen.contains(&asked));
+        let mut closing = Vec::new();
+        self.doors.retain(|door| match behind(door.asked).filter(|_| door.asked.port() != 0) {
+            Some(gate) => {
+                door.gate.store(Arc::clone(gate));
+                true
+            }
+            None => {
+                closing.push(door.bound);
+                false
+            }
+        });
+        for address in closing {
+            for lane in &self.lanes {
+                let _ = lane.orders.send(Order::Close(address)).await;
+            }
+        }
+        for Bound { asked, listeners } in bound {
+            if let Some(gate) = behind(asked) {
+                self.open_door(gate, asked, listeners).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn open_door(&mut self, gate: &Arc<Gate>, asked: SocketAddr, listeners: Vec<std::net::TcpListener>) {
+        let Some(bound) = listeners.first().and_then(|listener| listener.local_addr().ok()) else { return };
+        let cell = Arc::new(ArcSwap::new(Arc::clone(gate)));
+        for (lane, socket) in self.lanes.iter().zip(listeners) {
+            let listener = mio::net::TcpListener::from_std(socket);
+            let _ = lane.orders.send(Order::Open(Door { gate: Arc::clone(&cell), listener, local: bound })).await;
+        }
+        tracing::info!(gate = %gate.name, address = %bound, "listening");
+        self.doors.push(OpenDoor { asked, bound, gate: cell });
+    }
+
+    /// Tells the metrics where figures are that others keep.
+    fn keep_figures(&self) {
+        let sources = self.house.metrics.sources();
+        let house = Arc::downgrade(&self.house);
+        sources.set_ledger_entries(move || house.upgrade().map_or(0, |house| house.ledger.len() as u64));
+        let journal = self.house.journal.clone();
+        sources.set_journal_lost(move || journal.lost());
+    }
+
+    fn show_lists(&self) {
+        let lists = self.lists.clone();
+        self.house.metrics.sources().set_zones(move || {
+            let zones = lists.as_ref().map(Dnsbl::zones).unwrap_or_default();
+            zones.into_iter().map(zone_state).collect()
+        });
+    }
+
+    /// Keeps the readiness up to date with whether the gates' backends are there.
+    fn watch(&mut self, gates: Vec<Arc<Gate>>) {
+        for hindrance in self.readiness.hindrances() {
+            if matches!(hindrance, Hindrance::BackendAway(_)) {
+                self.readiness.set(hindrance, false);
+            }
+        }
+        let readiness = self.readiness.clone();
+        let watch = tokio::spawn(async move {
+            loop {
+                for gate in &gates {
+                    let away = gate.backend.presence() == Presence::Away;
+                    readiness.set(Hindrance::BackendAway(Arc::clone(&gate.name)), away);
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        if let Some(before) = self.watch.replace(watch.abort_handle()) {
+            before.abort();
+        }
+    }
+
+    /// The backend of a gate: the one that is there already, if it is spoken to in the same way.
+    fn backend(&mut self, gate: &Settings, kept: &mut Vec<(Arc<Backend>, AbortHandle)>) -> Arc<Backend> {
+        let same = |(backend, _): &(Arc<Backend>, AbortHandle)| *backend.settings() == *gate.backend;
+        if let Some((backend, _)) = kept.iter().find(|entry| same(entry)) {
+            return Arc::clone(backend);
+        }
+        if let Some(index) = self.backends.iter().position(same) {
+            let (backend, probe) = self.backends.swap_remove(index);
+            kept.push((Arc::clone(&backend), probe));
+            return backend;
+        }
+        let backend = Backend::new(gate.backend.as_ref().clone());
+        let probe = tokio::spawn(backend::keep_probing(Arc::clone(&backend), gate.hostname.clone()));
+        kept.push((Arc::clone(&backend), probe.abort_handle()));
+        backend
+    }
+}
+
+impl LaneThread {
+    fn start(house: Arc<House>, cut: CancellationToken, index: usize) -> std::io::Result<Self> {
+        let (orders, receiver) = mpsc::channel(64);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let lane = {
+            let _inside = runtime.enter();
+            Lane::new(Arc::clone(&house))?
+        };
+        let thread = thread::Builder::new().name(format!("lane-{index}")).spawn(move || {
+            runtime.block_on(async {
+                lane.run(receiver).await;
+                // The visits of this lane that have tasks of their own live on this thread too.
+                tokio::select! {
+                    () = house.tasks.wait() => {}
+                    () = cut.cancelled() => {}
+                }
+            });
+        })?;
+        Ok(Self { orders, thread })
+    }
+}
+
+fn zone_state(zone: dnsbl::ZoneState) -> ZoneState {
+    let results = [("hit", zone.hits), ("miss", zone.misses)].into_iter().chain(zone.errors()).collect();
+    ZoneState { up: zone.state == dnsbl::State::Working, zone: zone.display, results }
+}

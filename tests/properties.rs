@@ -73,6 +73,14 @@ claims! {
         "250-auth SCRAM-SHA-1-PLUS\n", "250-dsn\r\n", "250-X-EXPS NTLM\r\n", "250-LIMITS RCPTMAX=5\r\n", "250 DSN\r\n",
         "250 CHUNKING\r\n",
     ];
+    data: [
+        "\r\n", "\r\n", ".", ".", "\n", "\r", "\0", "a", "\r\n.\r\n", "\u{e4}",
+        "A line that is long enough for what looks at many bytes at once, if some more of the same kind stand behind it\r\n",
+    ];
+    relay: [
+        "\0", "\x08", "EHLO a\r\n", "MAIL FROM:<a@b>\r\n", "RCPT TO:<a@b>\n", "DATA\r\n", "\r\n.\r\n", ".", "\r", "\n", "BDAT 3 LAST\r\n",
+        "BDAT 9\r\n", "STARTTLS\r\n", "AUTH PLAIN\r\n", "*\r\n", "QUIT\r\n", "NOOP\n", "abc", "\x7f", "\u{fc}",
+    ];
     proxy_header: [
         "PROXY ", "TCP4 ", "TCP6 ", "UNKNOWN", "192.0.2.1", "2001:db8::1", " ", "25", "65535", "0", "\r\n",
         "PROXY TCP4 192.0.2.1 198.51.100.25 ", "PROXY TCP6 ::1 2001:db8::25 1 25\r\n", "\r\n\r\n\0\r\nQUIT\n",

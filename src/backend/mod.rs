@@ -1,9 +1,24 @@
 //! The backend: reaching the MTA, telling it who the client is, knowing what it offers.
+//!
+//! [`Backend`] is one MTA as every visit shares it: how to [`dial`](Backend::dial) it, what it offered last
+//! ([`Backend::offer`]), and whether it was there when somebody last tried.
+
+mod dial;
+mod probe;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+
 use crate::proxy_header::Version;
+use crate::smtp::ehlo::Offer;
+
+pub use dial::Failure;
+pub(crate) use probe::next_reply;
+pub use probe::keep_probing;
 
 /// How the backend learns of the client's address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,4 +51,75 @@ pub struct Visitor {
     pub client: SocketAddr,
     /// The address and port that it connected to.
     pub local: SocketAddr,
+}
+
+/// Whether a backend was there when it was last spoken to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Presence {
+    /// Nobody has tried yet.
+    Unknown,
+    /// It answered.
+    There,
+    /// It could not be reached, or did not greet.
+    Away,
+}
+
+/// One MTA, shared by all visits. Its offer is learned by probing and from live sessions.
+#[derive(Debug)]
+pub struct Backend {
+    settings: Settings,
+    offer: ArcSwapOption<Offer>,
+    presence: AtomicU8,
+}
+
+impl Backend {
+    /// A backend that nobody has spoken to yet.
+    pub fn new(settings: Settings) -> Arc<Self> {
+        Arc::new(Self { settings, offer: ArcSwapOption::empty(), presence: AtomicU8::new(Presence::Unknown as u8) })
+    }
+
+    /// How it is spoken to.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What it offered when it last answered EHLO; nothing if it never has.
+    pub fn offer(&self) -> Option<Arc<Offer>> {
+        self.offer.load_full()
+    }
+
+    /// Keeps what it offers now.
+    pub fn learn(&self, offer: &Offer) {
+        self.set_presence(Presence::There);
+        if self.offer.load().as_deref() != Some(offer) {
+            self.offer.store(Some(Arc::new(offer.clone())));
+        }
+    }
+
+    /// Whether it was there when it was last spoken to.
+    pub fn presence(&self) -> Presence {
+        match self.presence.load(Ordering::Relaxed) {
+            p if p == Presence::There as u8 => Presence::There,
+            p if p == Presence::Away as u8 => Presence::Away,
+            _ => Presence::Unknown,
+        }
+    }
+
+    /// Notes whether it is there; says so in the log when that changes.
+    pub fn set_presence(&self, presence: Presence) {
+        let before = self.presence.swap(presence as u8, Ordering::Relaxed);
+        if before == presence as u8 {
+            return;
+        }
+        match presence {
+            Presence::There => tracing::info!(backend = %self.settings.address, "the backend answers"),
+            Presence::Away => tracing::warn!(
+                backend = %self.settings.address,
+                "the backend does not answer: clients that pass get 421 until it does; is it running, does it listen at \
+                 this address, and does it expect the way in which clients are announced?"
+            ),
+            Presence::Unknown => {}
+        }
+    }
 }

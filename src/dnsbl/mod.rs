@@ -3,12 +3,12 @@
 //! Open is the rule: a list that fails to answer, answers with an error, or cannot be believed says nothing of anybody,
 //! and mail flows. What each file is for:
 //!
-//! - [`flight`]: one client's questions under way, shared by all who ask about it;
-//! - [`cache`]: what was said of clients that were asked about lately;
-//! - [`zone`] and [`health`]: one list, and whether it is asked and believed;
-//! - [`selftest`]: asks a list what it must say;
-//! - [`resolver`]: asks name servers;
-//! - [`state`]: what there is to tell of a list.
+//! - `flight`: one client's questions under way, shared by all who ask about it;
+//! - `cache`: what was said of clients that were asked about lately;
+//! - `zone` and `health`: one list, and whether it is asked and believed;
+//! - `selftest`: asks a list what it must say;
+//! - `resolver`: asks name servers;
+//! - `state`: what there is to tell of a list.
 //!
 //! What the answers add up to is [`crate::screen::score`]'s business; what the sum leads to, the verdict's. A zone may
 //! hold a paid key: logs, errors, `Debug` and metrics have display names only.

@@ -36,7 +36,7 @@ use ahash::RandomState;
 use parking_lot::Mutex;
 
 use crate::addr::ClientKey;
-use crate::screen::Standing;
+use crate::screen::{Standing, Tests};
 use crate::time::Timestamp;
 
 use shard::{Key, Shard};
@@ -97,6 +97,15 @@ impl Ledger {
         }
     }
 
+    /// Takes the passes of `tests` back, for the client has failed them since.
+    pub fn revoke(&self, client: ClientKey, tests: Tests) {
+        let key = Key::of(client);
+        let hash = key.hash(&self.hasher);
+        if let Some(shard) = self.shard(hash) {
+            shard.lock().revoke(key, hash, tests);
+        }
+    }
+
     /// How many clients are remembered, the expired ones that have not been swept yet included. Takes each lock in turn:
     /// for metrics, not for each connection.
     pub fn len(&self) -> usize {
@@ -144,6 +153,22 @@ mod tests {
 
     fn bytes(ledger: &Ledger) -> usize {
         ledger.shards.iter().map(|shard| shard.lock().bytes()).sum()
+    }
+
+    #[test]
+    fn a_pass_that_is_revoked_is_gone_and_the_others_stay() {
+        let ledger = Ledger::open(Settings { entries: 10 });
+        let hour = Duration::from_secs(3600);
+        ledger.remember(client(1), holding(Test::HeloName, hour), NOW);
+        ledger.remember(client(1), holding(Test::Pregreet, hour), NOW);
+        let mut failed = Tests::NONE;
+        failed.insert(Test::HeloName);
+        ledger.revoke(client(1), failed);
+        ledger.revoke(client(2), failed);
+        let standing = ledger.recall(client(1), NOW);
+        assert!(!standing.holds(Test::HeloName, NOW));
+        assert!(standing.holds(Test::Pregreet, NOW));
+        assert_eq!(ledger.len(), 1);
     }
 
     #[test]

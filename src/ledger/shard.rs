@@ -16,7 +16,7 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 
 use crate::addr::ClientKey;
-use crate::screen::{Standing, Test};
+use crate::screen::{Standing, Test, Tests};
 use crate::time::Timestamp;
 
 /// How many entries each newcomer makes us look at, in either part, for what has expired. More than the one that it adds: so
@@ -137,6 +137,12 @@ impl Shard {
             self.push(entry, hash, hasher);
         } else if let Some(slot) = self.victim() {
             self.replace(slot, entry, hash, hasher);
+        }
+    }
+
+    pub(super) fn revoke(&mut self, key: Key, hash: u64, tests: Tests) {
+        if let Some(entry) = self.find(key, hash).and_then(|slot| self.entries.get_mut(slot)) {
+            tests.iter().for_each(|test| entry.standing.fail(test));
         }
     }
 

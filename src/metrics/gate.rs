@@ -71,21 +71,6 @@ words! {
     AcceptError { Connection => "connection", Resources => "resources", Listener => "listener" }
 }
 
-const EARLY: [Early; 7] =
-    [Early::Smtp, Early::Tls, Early::Http, Early::Ssh, Early::Socks, Early::ProxyHeader, Early::Garbage];
-
-const fn early_name(early: Early) -> &'static str {
-    match early {
-        Early::Smtp => "smtp",
-        Early::Tls => "tls",
-        Early::Http => "http",
-        Early::Ssh => "ssh",
-        Early::Socks => "socks",
-        Early::ProxyHeader => "proxy-header",
-        Early::Garbage => "garbage",
-    }
-}
-
 /// The actions that a finding can have led to.
 const ACTIONS: [Action; 3] = [Action::Observe, Action::Enforce, Action::Drop];
 
@@ -113,7 +98,7 @@ pub struct Gate {
     visits: Each<Recognition, IntCounter, 4>,
     outcomes: Each<Outcome, IntCounter, 9>,
     findings: Each<Test, Each<Action, IntCounter, 3>, { Test::COUNT }>,
-    pregreet: Each<Early, IntCounter, 7>,
+    pregreet: Each<Early, IntCounter, { Early::ALL.len() }>,
     connections: IntCounter,
     saved: IntCounter,
     failures: Each<BackendFailure, IntCounter, 6>,
@@ -310,7 +295,7 @@ impl Families {
             findings: Each::new(Test::ALL, |test| {
                 Each::new(ACTIONS, |action| self.findings.with_label_values(&[name, test.name(), action_name(action)]))
             }),
-            pregreet: Each::new(EARLY, |early| with(&self.pregreet, early_name(early))),
+            pregreet: Each::new(Early::ALL, |early| with(&self.pregreet, Early::name(early))),
             connections: of(&self.connections),
             saved: of(&self.saved),
             failures: Each::new(BackendFailure::ALL, |kind| with(&self.failures, kind.name())),

@@ -1,8 +1,36 @@
 //! The relay: follows the dialogue between a client that passed and the backend, as long as there is something to watch.
+//!
+//! It stands between two parsers. Where client, gatepost and backend disagree about the position in the dialogue, mail
+//! is forged or lost; so it passes on only what all of them read the same way, and ends the connection where they might
+//! not. It never answers for the backend what only the backend can answer.
+//!
+//! | file | what it is about |
+//! | --- | --- |
+//! | [`machine`] | the protocol: bytes in from either side, bytes out to either side, no I/O and no clock |
+//! | `own`, `outstanding` | what gatepost says itself; whose turn it is to answer |
+//! | [`ending`] | what a relay tells of itself: events, tallies, how it ended |
+//! | `driver`, `flow`, `buffer`, `waits` | the machine between two sockets: reading, writing, back-pressure, deadlines |
+//! | `splice` | what is left when nothing is to be watched: the kernel moves the bytes |
+
+mod buffer;
+mod driver;
+pub mod ending;
+mod flow;
+pub mod machine;
+mod outstanding;
+mod own;
+#[cfg(target_os = "linux")]
+mod splice;
+mod waits;
+mod wire;
 
 use std::time::Duration;
 
 use crate::smtp::ehlo::Keywords;
+
+pub use self::driver::{Ending, Sides, run};
+pub use self::wire::Wire;
+pub use crate::smtp::data::BareNewline;
 
 /// How a dialogue is followed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,15 +43,6 @@ pub struct Settings {
     pub max_errors: u32,
     /// The waits.
     pub timeouts: Timeouts,
-}
-
-/// What becomes of a bare LF in mail data.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BareNewline {
-    /// It becomes CRLF. It never ends a message.
-    Normalize,
-    /// The message is refused.
-    Refuse,
 }
 
 /// The waits of the relay, each over the whole act (RFC 5321 §4.5.3.2).

@@ -8,7 +8,7 @@
 //! the list (127.255.255.x, or anything outside 127/8) is never a hit, even where a filter would match it; the bounds
 //! [`Score::least`] and [`Score::most`] hold whatever the outstanding lists say.
 //!
-//! Asking the lists, and deciding which of them can be believed, is left to [`crate::dnsbl`].
+//! Asking the lists, and deciding which of them can be believed, is left to the module `dnsbl`.
 
 pub mod filter;
 pub mod site;
@@ -31,7 +31,7 @@ pub struct Score {
     pub most: i32,
     /// How many lists have not answered yet.
     pub outstanding: u16,
-    /// The listing that weighs most: an index into [`Settings::sites`](crate::dnsbl::Settings::sites).
+    /// The listing that weighs most: an index into the sites.
     pub worst: Option<u8>,
     /// How long a pass may be remembered on the strength of these answers: the least TTL among those that, once they
     /// run out, could turn it into a failure (see [`Lists::score`]). None if no answer had a TTL.

@@ -40,6 +40,11 @@ impl Test {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
 
+    /// Whether it is made before the greeting, without a dialogue.
+    pub const fn is_early(self) -> bool {
+        matches!(self, Self::Pregreet | Self::Dnsbl)
+    }
+
     /// The name in the file, the journal and the metrics.
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,14 +1,54 @@
 //! The way of a connection, one file a stage.
 //!
 //! arrival → recall → pregreet → dialogue → (verdict) → handoff → relay → departure
+//!
+//! ```text
+//!  lane (one a core): accepts, and holds every stranger in the lot          a task of its own for each of the rest
+//! ┌──────────────────────────────────────────────────────────────┐      ┌────────────────────────────────────────────┐
+//! │ arrival ─► recall ─┬─ known ────────────────────────────────────────►  handoff ─► relay ─► departure              │
+//! │                    ├─ stranger ─► pregreet ─┬─ early tests only ────►     ▲                                       │
+//! │                    │                        └─ deep tests due ──────►  dialogue ─► (verdict)                      │
+//! │                    └─ denied, full ─┐       └─ drop, hang-up ─┐ │      └────────────────────────────────────────────┘
+//! │                                     └──► departure ◄──────────┘ │
+//! └──────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A parked stranger is a socket, a [`Guest`] and a [`screen::Screen`] in the lot: no task, no timer, no buffer of its
+//! own. It becomes a task when there is something to say to it.
+
+pub mod arrival;
+mod attend;
+mod deadlines;
+mod departure;
+mod dialogue;
+mod greeting;
+mod handoff;
+mod lane;
+mod pregreet;
+mod recall;
+mod refusal;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backend::{Backend, Visitor};
+use crate::clock::Clock;
+use crate::dnsbl::Dnsbl;
+use crate::journal::{Journal, Recognition, VisitId, VisitIds};
+use crate::ledger::Ledger;
+use crate::metrics::{self, Metrics, Presence};
 use crate::policy::access::AccessList;
-use crate::policy::quota;
+use crate::policy::quota::{self, Place, Sessions};
+use crate::time::Timestamp;
 use crate::{backend, relay, screen};
+
+pub use arrival::Door;
+pub use lane::{Lane, Order};
 
 /// What a gate is for; decides defaults only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,4 +99,69 @@ pub struct DialogueLimits {
     pub command_timeout: Duration,
     /// For the dialogue as a whole.
     pub total_timeout: Duration,
+}
+
+/// A gate as visits see it: what the file says, and the backend and the lists behind it.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What the file says.
+    pub settings: Settings,
+    /// The MTA.
+    pub backend: Arc<Backend>,
+    /// The lists, if any are asked.
+    pub dnsbl: Option<Dnsbl>,
+    /// What is counted of it.
+    pub metrics: Arc<metrics::Gate>,
+}
+
+/// What all visits share.
+#[derive(Debug)]
+pub struct House {
+    /// The wall time.
+    pub clock: Clock,
+    /// What is remembered of clients.
+    pub ledger: Ledger,
+    /// The sessions that are open.
+    pub sessions: Arc<Sessions>,
+    /// Where visits are written down.
+    pub journal: Journal,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Where visits get their ids from.
+    pub ids: VisitIds,
+    /// Cancelled when gatepost is to stop: nobody new is let in, and those inside are told.
+    pub draining: CancellationToken,
+    /// The visits that have a task of their own.
+    pub tasks: TaskTracker,
+}
+
+/// One client inside, from accept to departure.
+#[derive(Debug)]
+pub struct Guest {
+    /// The visit's id.
+    pub id: VisitId,
+    /// The gate it came through, as it was then: a visit ends under the settings it began with.
+    pub gate: Arc<Gate>,
+    /// The client's address and port.
+    pub client: SocketAddr,
+    /// The address and port that it connected to.
+    pub local: SocketAddr,
+    /// When it came, on the runtime's clock.
+    pub arrived: Instant,
+    /// When it came, on the wall.
+    pub begin: Timestamp,
+    /// How gatepost knew it.
+    pub recognition: Recognition,
+    /// Its place among the sessions at once; none for those that were turned away at the door.
+    pub place: Option<Place>,
+    /// Counts it where it is.
+    pub presence: Option<Presence>,
+}
+
+impl Guest {
+    fn visitor(&self) -> Visitor {
+        Visitor { client: self.client, local: self.local }
+    }
 }

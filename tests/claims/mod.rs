@@ -5,15 +5,20 @@
 use std::fmt::Debug;
 
 mod command;
+mod data;
 mod ehlo;
 mod line;
 mod proxy_header;
+mod relay;
 mod reply;
+mod stage;
 
 pub use command::command;
+pub use data::data;
 pub use ehlo::ehlo;
 pub use line::line;
 pub use proxy_header::proxy_header;
+pub use relay::relay;
 pub use reply::reply;
 
 /// However the input is cut: the answer for a part of it is "incomplete" up to some point, and from there on the answer

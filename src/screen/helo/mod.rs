@@ -23,6 +23,7 @@ mod bots;
 
 pub use bots::{BadPattern, Bots, Pattern, SHIPPED};
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::addr::canonical;
@@ -92,6 +93,23 @@ impl Fault {
             Self::Invalid => "invalid",
             Self::SingleLabel => "single-label",
         }
+    }
+}
+
+/// As it is said to the client: what is wrong, in words that its administrator can act on.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::KnownBot(_) => "a name that only bots give",
+            Self::OurName => "that is our own name",
+            Self::OurAddress => "that is our own address",
+            Self::Missing => "no name given",
+            Self::ForeignLiteral => "that is not your address",
+            Self::BadLiteral => "an address literal is [192.0.2.1] or [IPv6:2001:db8::1]",
+            Self::BareAddress => "an address needs brackets",
+            Self::Invalid => "a host name has letters, digits, hyphens and dots",
+            Self::SingleLabel => "need a fully-qualified host name",
+        })
     }
 }
 

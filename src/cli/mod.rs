@@ -4,6 +4,9 @@
 //! again) from a fault of ours (70). What was asked for goes to standard output, complaints to standard error. Colours
 //! only on a terminal, and never where `NO_COLOR` is set.
 
+mod explain;
+mod run;
+
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
@@ -25,6 +28,8 @@ enum Exit {
     Ok = 0,
     /// EX_USAGE: the command line is wrong.
     Usage = 64,
+    /// EX_UNAVAILABLE: something that we need is not to be had: an address, a descriptor, a resolver.
+    Unavailable = 69,
     /// EX_SOFTWARE: gatepost itself has a fault.
     Software = 70,
     /// EX_IOERR: what there is to say could not be written.
@@ -58,7 +63,7 @@ Environment:
   GATEPOST_CONFIG  the file, where -c does not name one (else /etc/gatepost/gatepost.toml)
   NO_COLOR         no colours, whatever the terminal
 
-Exit codes: 0 well, 64 wrong usage, 70 a fault of gatepost, 74 output failed, 78 the file is wrong";
+Exit codes: 0 well, 64 wrong usage, 69 something needed is not to be had, 70 a fault of gatepost, 74 output failed, 78 the file is wrong";
 
 #[derive(Subcommand, Debug)]
 enum Task {
@@ -141,25 +146,64 @@ fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn perform(task: Task) -> Exit {
     match task {
         Task::Check { file, config } => check(file.unwrap_or_else(|| config.path())),
-        Task::Run(config) => match load(config.path()) {
-            // SEAM: `crate::server::run(config)`.
-            Ok((_config, _)) => not_there("run"),
-            Err(exit) => exit,
-        },
-        // SEAM: `crate::demo::run(once)`.
-        Task::Demo { once: _ } => not_there("demo"),
-        Task::Explain { address: _, config } => match load(config.path()) {
-            // SEAM: `crate::cli::explain(address, &config)`.
-            Ok((_config, _)) => not_there("explain"),
+        Task::Run(config) => run(config.path()),
+        Task::Demo { once } => demo(once),
+        Task::Explain { address, config } => match load(config.path()) {
+            Ok((config, _)) => explain(address, &config),
             Err(exit) => exit,
         },
     }
 }
 
-/// A seam that is still open.
-fn not_there(task: &str) -> Exit {
-    complain(&format!("gatepost: `{task}` is not part of this build"));
-    Exit::Software
+/// `run`: serves until told to stop.
+fn run(path: PathBuf) -> Exit {
+    let config = match load(path.clone()) {
+        Ok((config, _)) => config,
+        Err(exit) => return exit,
+    };
+    match run::run(&path, config) {
+        Ok(()) => Exit::Ok,
+        Err(error) => {
+            complain(&format!("gatepost: {error}"));
+            Exit::Unavailable
+        }
+    }
+}
+
+/// `demo`: well only if every visit ended as it should.
+fn demo(once: bool) -> Exit {
+    let shown = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(crate::demo::CannotShow::from)
+        .and_then(|runtime| runtime.block_on(crate::demo::run(once)));
+    match shown {
+        Ok(true) => Exit::Ok,
+        Ok(false) => Exit::Software,
+        Err(error) => {
+            complain(&format!("gatepost: the demo cannot be shown: {error}"));
+            Exit::Unavailable
+        }
+    }
+}
+
+/// `explain`: what would happen to a client now.
+fn explain(address: IpAddr, config: &Config) -> Exit {
+    let told = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| runtime.block_on(explain::explain(address, config)).map_err(|error| error.to_string()));
+    match told {
+        Ok(text) => match io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => Exit::Ok,
+            Err(_) => Exit::Io,
+        },
+        Err(error) => {
+            complain(&format!("gatepost: {error}"));
+            Exit::Unavailable
+        }
+    }
 }
 
 /// `check`: the report, or what the file will do.

@@ -1,0 +1,86 @@
+//! Asking a backend what it offers, now and then: EHLO and QUIT, announced as gatepost's own connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{sleep, timeout};
+
+use super::{Backend, Failure, Presence};
+use crate::smtp::ehlo::Offer;
+use crate::smtp::reply::{self, Code, Parsed};
+
+/// The pause after the first failed probe; doubled with each further one, up to the probe interval.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// The longest pause between probes of a backend that is away.
+const LONGEST_RETRY: Duration = Duration::from_secs(15);
+
+/// Probes for as long as it is polled. `hostname` is the name in EHLO.
+pub async fn keep_probing(backend: Arc<Backend>, hostname: String) {
+    let mut retry = FIRST_RETRY;
+    loop {
+        match backend.probe(&hostname).await {
+            Ok(()) => {
+                retry = FIRST_RETRY;
+                sleep(backend.settings.probe_interval).await;
+            }
+            Err(failure) => {
+                tracing::debug!(backend = %backend.settings.address, %failure, "probe failed");
+                backend.set_presence(Presence::Away);
+                sleep(retry).await;
+                retry = (retry * 2).min(LONGEST_RETRY);
+            }
+        }
+    }
+}
+
+impl Backend {
+    /// Asks once.
+    pub async fn probe(&self, hostname: &str) -> Result<(), Failure> {
+        let mut stream = self.dial(None).await?;
+        let wait = self.settings.reply_timeout;
+        let mut inbox = Vec::new();
+        let greeting = next_reply(&mut stream, &mut inbox, wait).await?;
+        if !greeting.is_positive() {
+            self.set_presence(Presence::Away);
+            return Ok(());
+        }
+        inbox.clear();
+        let hello = format!("EHLO {hostname}\r\n");
+        stream.write_all(hello.as_bytes()).await.map_err(Failure::Broken)?;
+        let code = next_reply(&mut stream, &mut inbox, wait).await?;
+        let offer = match reply::parse(&inbox) {
+            Parsed::Complete(said) if code.is_positive() => Offer::read(&said),
+            _ => Offer::default(),
+        };
+        self.learn(&offer);
+        // The answer to QUIT is courtesy; nothing hangs on it.
+        let _ = stream.write_all(b"QUIT\r\n").await;
+        let _ = timeout(Duration::from_secs(1), stream.read(&mut [0; 512])).await;
+        Ok(())
+    }
+}
+
+/// Reads until `inbox` holds a whole reply at its front, and says its code.
+pub(crate) async fn next_reply<B>(backend: &mut B, inbox: &mut Vec<u8>, wait: Duration) -> Result<Code, Failure>
+where
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let read_on = async {
+        loop {
+            match reply::parse(inbox) {
+                Parsed::Complete(said) => return Ok(said.code),
+                Parsed::Malformed => return Err(Failure::NotSmtp),
+                Parsed::Incomplete => {}
+            }
+            inbox.reserve(512);
+            match backend.read_buf(inbox).await {
+                Ok(0) => return Err(Failure::Closed),
+                Ok(_) => {}
+                Err(error) => return Err(Failure::Broken(error)),
+            }
+        }
+    };
+    timeout(wait, read_on).await.unwrap_or(Err(Failure::ReplyTimeout(wait)))
+}

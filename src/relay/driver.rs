@@ -1,0 +1,373 @@
+//! The relay between two connections: the [`Machine`] decides, this reads, writes and keeps time.
+//!
+//! All of it is one future that polls: nothing that has read bytes is ever raced away. Each round reads what has come
+//! from both sides, lets the machine work through it, and writes what that has made, so that what belongs together
+//! leaves in one piece. A side is read only while there is room for its bytes, and there is room again when the other
+//! side has taken some: a side that is slow slows the other, and one that takes nothing at all runs into its deadline.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use super::buffer::SIZE;
+use super::ending::{End, Event, Tally, Wait};
+use super::flow::Flow;
+use super::machine::{Machine, Step};
+use super::waits::{self, Waits};
+use super::{Opening, Settings, Wire};
+use crate::smtp::reply::REPLY_LIMIT;
+
+/// How long gatepost goes on reading from a client that it has said its last word to. A connection that is closed with
+/// bytes unread is reset, and a reset can destroy the last word on its way.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// The two connections, and what has been read from them already.
+#[derive(Debug)]
+pub struct Sides<C, B> {
+    /// The client.
+    pub client: C,
+    /// Bytes of the client's that nothing has been done about: commands in a row, mostly none.
+    pub client_bytes: Vec<u8>,
+    /// The MTA.
+    pub backend: B,
+    /// Bytes of the backend's that nothing has been done about: mostly none.
+    pub backend_bytes: Vec<u8>,
+}
+
+/// How a relay ended, and what it had counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ending {
+    /// How.
+    pub end: End,
+    /// What it had counted.
+    pub tally: Tally,
+}
+
+/// Relays between the two sides until one of them, or `shutdown`, ends it. Both connections are closed then.
+///
+/// When `shutdown` is ready, the client is turned away with 421 as soon as no command is unanswered and no transaction
+/// open. How long that may take, and what becomes of connections on which TLS has begun, is for the caller to decide, who
+/// may drop the future at any time; `on_event` has been told by then of everything that had happened.
+pub async fn run<C: Wire, B: Wire>(
+    sides: Sides<C, B>,
+    opening: Opening,
+    settings: &Settings,
+    shutdown: impl Future<Output = ()>,
+    on_event: impl FnMut(Event),
+) -> Ending {
+    let Sides { mut client, client_bytes, mut backend, backend_bytes } = sides;
+    let mut relay = Relay {
+        up: Flow::new(&client_bytes, SIZE),
+        down: Flow::new(&backend_bytes, REPLY_LIMIT),
+        machine: Machine::new(settings, opening),
+        settings,
+        on_event,
+        waits: Waits::default(),
+        backend_deaf: false,
+        draining: false,
+        client_reads: 0,
+        splice: cfg!(target_os = "linux"),
+    };
+    drop((client_bytes, backend_bytes));
+    let end = {
+        let mut shutdown = pin!(shutdown);
+        let mut sleep = pin!(sleep_until(waits::until(Instant::now(), settings.timeouts.command)));
+        loop {
+            let turn = poll_fn(|cx| {
+                let ends = Ends { client: &mut client, backend: &mut backend };
+                relay.poll(cx, ends, sleep.as_mut(), shutdown.as_mut())
+            });
+            match turn.await {
+                Turn::Over(end) => break end,
+                Turn::Unwatched => {
+                    if let Some(end) = relay.splice(client.tcp(), backend.tcp()).await {
+                        break end;
+                    }
+                }
+            }
+        }
+    };
+    // At once: nothing half done is to wait there for the client to have read its last words.
+    drop(backend);
+    relay.part(&mut client, end).await;
+    let tally = Tally { to_backend: relay.up.written, to_client: relay.down.written, ..relay.machine.tally() };
+    Ending { end, tally }
+}
+
+/// What a relay has come to.
+enum Turn {
+    Over(End),
+    /// Nothing is held and nothing is to be watched: the kernel can do the rest.
+    Unwatched,
+}
+
+/// The two connections.
+struct Ends<'e, C, B> {
+    client: &'e mut C,
+    backend: &'e mut B,
+}
+
+struct Relay<'s, E> {
+    machine: Machine,
+    /// From the client to the backend.
+    up: Flow,
+    /// From the backend to the client.
+    down: Flow,
+    settings: &'s Settings,
+    on_event: E,
+    waits: Waits,
+    /// Whether writing to the backend has failed. What it said last may still be worth reading.
+    backend_deaf: bool,
+    draining: bool,
+    /// How often bytes have come from the client.
+    client_reads: u64,
+    /// Whether to let the kernel move the bytes when nothing is to be watched.
+    splice: bool,
+}
+
+impl<E: FnMut(Event)> Relay<'_, E> {
+    fn poll<C: Wire, B: Wire>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut ends: Ends<'_, C, B>,
+        mut sleep: Pin<&mut Sleep>,
+        shutdown: Pin<&mut impl Future<Output = ()>>,
+    ) -> Poll<Turn> {
+        if !self.draining && shutdown.poll(cx).is_ready() {
+            self.draining = true;
+            self.machine.drain();
+        }
+        if let Err(turn) = self.move_bytes(cx, &mut ends) {
+            return Poll::Ready(turn);
+        }
+        loop {
+            let now = Instant::now();
+            let Some((until, wait)) = self.waits.update(self.waiting(), now, &self.settings.timeouts) else {
+                return Poll::Pending;
+            };
+            if until <= now {
+                let words = self.machine.time_out(wait);
+                self.down.replace(0, words);
+                return Poll::Ready(Turn::Over(End::TimedOut(wait)));
+            }
+            // A deadline that has moved away is found out when the old one comes: setting a timer costs a lock.
+            if sleep.is_elapsed() || sleep.deadline() > until {
+                sleep.as_mut().reset(until);
+            }
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+    /// Reads, thinks and writes until none of it can be done any more.
+    fn move_bytes<C: Wire, B: Wire>(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_, C, B>) -> Result<(), Turn> {
+        loop {
+            let mut moved = self.read(cx, ends)?;
+            moved |= self.advance().map_err(Turn::Over)?;
+            moved |= self.write(cx, ends)?;
+            if self.machine.is_opaque() {
+                self.pass_on_ends(cx, ends)?;
+            }
+            if !moved {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads once from each side, as far as there is room.
+    fn read<C: Wire, B: Wire>(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_, C, B>) -> Result<bool, Turn> {
+        let from_client = match self.up.poll_read(cx, ends.client) {
+            Poll::Ready(Ok(_)) => true,
+            Poll::Ready(Err(_)) => return Err(Turn::Over(self.torn(End::ClientReset))),
+            Poll::Pending => false,
+        };
+        self.client_reads += u64::from(from_client);
+        let from_backend = match self.down.poll_read(cx, ends.backend) {
+            Poll::Ready(Ok(_)) => true,
+            Poll::Ready(Err(_)) if self.machine.is_opaque() => return Err(Turn::Over(End::Opaque)),
+            Poll::Ready(Err(_)) => {
+                self.down.eof = true;
+                true
+            }
+            Poll::Pending => false,
+        };
+        Ok(from_client | from_backend)
+    }
+
+    /// Lets the machine work through what has been read, as far as there is room for what it makes of it.
+    ///
+    /// The backend first: what its reply means can depend on whether the client has waited for it.
+    fn advance(&mut self) -> Result<bool, End> {
+        let mut moved = false;
+        loop {
+            let before = moved;
+            moved = false;
+            while self.down.has_room() {
+                let waiting = !self.up.unseen().is_empty();
+                match self.machine.backend_step(self.down.unseen(), self.down.eof, waiting) {
+                    Step::Pass(count) => self.down.pass(count),
+                    Step::Replace { take, with } => self.down.replace(take, &with),
+                    // Of the backend's bytes, the machine never says the other two.
+                    Step::Wait | Step::Hold | Step::Answer { .. } | Step::Drop(_) => break,
+                    Step::Close(end) => return Err(end),
+                }
+                moved = true;
+                self.tell();
+            }
+            while self.up.has_room() && self.down.has_room() {
+                match self.machine.client_step(self.up.unseen(), self.up.eof) {
+                    Step::Pass(count) => self.up.pass(count),
+                    Step::Replace { take, with } => self.up.replace(take, &with),
+                    Step::Answer { take, with } => {
+                        self.up.replace(take, b"");
+                        self.down.replace(0, with);
+                    }
+                    Step::Drop(take) => self.up.replace(take, b""),
+                    Step::Wait | Step::Hold => break,
+                    Step::Close(end) => return Err(end),
+                }
+                moved = true;
+                self.tell();
+            }
+            if !moved {
+                return Ok(before);
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        if let Some(event) = self.machine.take_event() {
+            (self.on_event)(event);
+        }
+    }
+
+    /// Writes once to each side what there is for it.
+    fn write<C: Wire, B: Wire>(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_, C, B>) -> Result<bool, Turn> {
+        let mut moved = false;
+        if self.backend_deaf {
+            self.up.discard();
+        }
+        match self.up.poll_write(cx, ends.backend) {
+            Poll::Ready(Ok(())) => moved = true,
+            Poll::Ready(Err(_)) if self.machine.is_opaque() => return Err(Turn::Over(End::Opaque)),
+            Poll::Ready(Err(_)) => {
+                self.backend_deaf = true;
+                self.up.discard();
+                moved = true;
+            }
+            Poll::Pending => {}
+        }
+        match self.down.poll_write(cx, ends.client) {
+            Poll::Ready(Ok(())) => moved = true,
+            Poll::Ready(Err(_)) => return Err(Turn::Over(self.torn(End::ClientReset))),
+            Poll::Pending => {}
+        }
+        Ok(moved)
+    }
+
+    /// Where nothing is watched, what one side closes is closed at the other; both, and it is over.
+    fn pass_on_ends<C: Wire, B: Wire>(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_, C, B>) -> Result<(), Turn> {
+        if self.up.eof && self.up.is_empty() && !self.up.shut {
+            self.up.shut = Pin::new(&mut *ends.backend).poll_shutdown(cx).is_ready();
+        }
+        if self.down.eof && self.down.is_empty() && !self.down.shut {
+            self.down.shut = Pin::new(&mut *ends.client).poll_shutdown(cx).is_ready();
+        }
+        if self.up.shut && self.down.shut {
+            return Err(Turn::Over(End::Opaque));
+        }
+        let sockets = ends.client.tcp().is_some() && ends.backend.tcp().is_some();
+        if self.splice && sockets && self.up.is_empty() && self.down.is_empty() {
+            return Err(Turn::Unwatched);
+        }
+        Ok(())
+    }
+
+    /// What a torn connection means: where nothing is watched, that it is over.
+    fn torn(&self, end: End) -> End {
+        if self.machine.is_opaque() { End::Opaque } else { end }
+    }
+
+    /// Who is being waited for. A side whose bytes the other does not take is not.
+    fn waiting(&self) -> waits::Now {
+        if self.machine.is_opaque() {
+            let moved = self.up.written + self.down.written + self.client_reads;
+            return waits::Now { client: Some((Wait::Idle, moved)), ..waits::Now::default() };
+        }
+        let acts = self.machine.acts();
+        let act = |wait| if wait == Wait::Data { self.client_reads } else { acts.client };
+        let stuck = |flow: &Flow, wait| flow.is_blocked().then_some((wait, flow.written));
+        waits::Now {
+            client: self.machine.client_wait().filter(|_| !self.up.is_blocked()).map(|wait| (wait, act(wait))),
+            backend: self.machine.backend_wait().filter(|_| !self.down.is_blocked()).map(|wait| (wait, acts.backend)),
+            client_write: stuck(&self.down, Wait::ClientWrite),
+            backend_write: stuck(&self.up, Wait::BackendWrite),
+        }
+    }
+
+    /// Lets the kernel move the bytes to the end. `None`: it cannot, go on here.
+    /// Lets the kernel move the bytes to the end. `None`: it cannot, go on here.
+    #[cfg(target_os = "linux")]
+    async fn splice(&mut self, client: Option<&TcpStream>, backend: Option<&TcpStream>) -> Option<End> {
+        use super::splice::{Done, splice};
+
+        self.splice = false;
+        let (client, backend) = (client?, backend?);
+        let idle = waits::length(Wait::Idle, &self.settings.timeouts);
+        // Boxed: few connections come this far, and all would carry it.
+        match Box::pin(splice(client, backend, &mut self.up, &mut self.down, idle)).await {
+            Done::Closed => Some(End::Opaque),
+            Done::Idle => Some(End::TimedOut(Wait::Idle)),
+            Done::Unfit => None,
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    async fn splice(&mut self, _client: Option<&TcpStream>, _backend: Option<&TcpStream>) -> Option<End> {
+        self.splice = false;
+        None
+    }
+
+    /// Brings the client what has been said to it, and closes.
+    async fn part(&mut self, client: &mut impl Wire, end: End) {
+        if matches!(end, End::ClientReset | End::Opaque | End::TimedOut(Wait::ClientWrite | Wait::Idle)) {
+            return;
+        }
+        let said = timeout(self.settings.timeouts.write, poll_fn(|cx| say_last(cx, client, &mut self.down))).await;
+        if said.is_ok() && end != End::ClientEof {
+            // Whether the client closes or not has no bearing on anything any more.
+            let _ = timeout(LINGER, poll_fn(|cx| read_out(cx, client))).await;
+        }
+    }
+}
+
+/// Writes all that is left for the client, and closes that direction.
+fn say_last<C: Wire>(cx: &mut Context<'_>, client: &mut C, down: &mut Flow) -> Poll<()> {
+    while let Poll::Ready(written) = down.poll_write(cx, client) {
+        if written.is_err() {
+            return Poll::Ready(());
+        }
+    }
+    if down.is_blocked() {
+        return Poll::Pending;
+    }
+    Pin::new(client).poll_shutdown(cx).map(|_| ())
+}
+
+/// Reads until there is nothing more to come, and forgets it.
+fn read_out<C: Wire>(cx: &mut Context<'_>, client: &mut C) -> Poll<()> {
+    let mut sink = [0; 4096];
+    loop {
+        let mut room = ReadBuf::new(&mut sink);
+        match Pin::new(&mut *client).poll_read(cx, &mut room) {
+            Poll::Ready(Ok(())) if !room.filled().is_empty() => {}
+            Poll::Ready(_) => return Poll::Ready(()),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What a relay tells of itself: events while it runs, tallies, and how it ended. All closed, nothing from the wire in
+//! them but reply codes.
+
+use crate::smtp::data;
+use crate::smtp::reply::{Code, Enhanced, Reply};
+
+/// Something that whoever counts may want to know at once, not at the end of a long connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The backend took a message: a 2yz reply to the end of data or to the last chunk.
+    MessageAccepted,
+    /// The backend accepted a recipient.
+    RecipientAccepted,
+    /// The backend refused a recipient.
+    RecipientRefused(Refusal),
+    /// An AUTH exchange is over.
+    AuthFinished {
+        /// The backend's final reply code; 235 is success.
+        code: Code,
+        /// What it means for whoever counts attempts.
+        outcome: AuthOutcome,
+    },
+    /// The client tried AUTH where it is withheld. The attempt reached no backend.
+    AuthNotOffered,
+    /// TLS begins between client and backend: from here on nothing is watched.
+    Opaque,
+}
+
+/// What an AUTH exchange came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AuthOutcome {
+    /// 2yz: the client is who it says it is.
+    Succeeded,
+    /// 535: the credentials were wrong.
+    Failed,
+    /// The client cancelled, or the backend would not or could not judge (454, 501, 504, 530, 534, 538, …).
+    Undecided,
+}
+
+/// A 4yz or 5yz reply of the backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// Its code.
+    pub code: Code,
+    /// Its enhanced status code, if it has one.
+    pub enhanced: Option<Enhanced>,
+}
+
+impl Refusal {
+    /// The refusal in `reply`, if it is one.
+    pub(super) fn read(reply: &Reply<'_>) -> Option<Self> {
+        (!reply.code.is_positive() && !reply.code.is_intermediate())
+            .then(|| Self { code: reply.code, enhanced: reply.enhanced() })
+    }
+}
+
+/// What a relay has counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// Messages that the backend took.
+    pub messages: u64,
+    /// Recipients that the backend accepted.
+    pub recipients_accepted: u64,
+    /// Recipients that it refused.
+    pub recipients_refused: u64,
+    /// The backend's last refusal of a sender, a recipient or a message.
+    pub last_refusal: Option<Refusal>,
+    /// AUTH exchanges that succeeded.
+    pub auth_successes: u32,
+    /// AUTH exchanges that ended in 535.
+    pub auth_failures: u32,
+    /// AUTH commands where AUTH is withheld.
+    pub auth_not_offered: u32,
+    /// Commands that gatepost itself refused.
+    pub errors: u32,
+    /// Command lines that ended in a bare LF.
+    pub bare_lf_commands: u32,
+    /// What was odd about mail data, and how much of it came by DATA.
+    pub mail_data: data::Facts,
+    /// Bytes that the backend took, in the clear or not.
+    pub to_backend: u64,
+    /// Bytes that the client took, gatepost's own replies included.
+    pub to_client: u64,
+}
+
+/// How a relay ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// By QUIT.
+    Quit,
+    /// The client closed its side; what it had asked by then has been answered.
+    ClientEof,
+    /// The client closed its side, or the connection, in the middle of something.
+    ClientReset,
+    /// The backend closed its side.
+    BackendEof,
+    /// The backend refused service: a greeting of 4yz or 5yz, or 421 at any time. The client has seen that reply.
+    BackendRefused(Code),
+    /// The backend said what it must not.
+    BackendFault(BackendFault),
+    /// The client did what it must not.
+    ProtocolFault(ProtocolFault),
+    /// Someone took too long.
+    TimedOut(Wait),
+    /// gatepost is going down.
+    Shutdown,
+    /// After TLS had begun, both sides closed, or one of them reset.
+    Opaque,
+}
+
+/// What a backend must not say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BackendFault {
+    /// Bytes that are no SMTP reply.
+    Malformed,
+    /// A reply that nothing asked for.
+    Unsolicited,
+    /// A reply to mail data that has not been sent to its end.
+    Early,
+    /// A reply code that the command cannot have (RFC 5321 §4.3.2), such as 250 to DATA or 354 to NOOP.
+    Unexpected(Code),
+    /// Bytes in the clear behind its 220 to STARTTLS.
+    BehindStartTls,
+}
+
+/// What a client must not do, so that the connection has to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProtocolFault {
+    /// A command line over the limit.
+    LineTooLong,
+    /// More refused commands than allowed.
+    TooManyErrors,
+    /// BDAT where CHUNKING was not offered, or without a size that can be read: what follows could be chunk or command.
+    Chunk,
+    /// A line of an AUTH exchange that is none.
+    AuthLine,
+    /// Bytes behind STARTTLS before its reply (CVE-2011-0411 and its kin).
+    BehindStartTls,
+    /// Bytes behind DATA before its reply, which was a refusal.
+    BehindData,
+    /// A bare LF in mail data, where that is refused.
+    BareLf,
+}
+
+/// What someone was waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// The client's next command.
+    Command,
+    /// The next bytes of mail data.
+    Data,
+    /// The backend's reply to a command, or its greeting.
+    Reply,
+    /// The backend's reply to the end of data.
+    EndOfData,
+    /// The client, to take bytes.
+    ClientWrite,
+    /// The backend, to take bytes.
+    BackendWrite,
+    /// Either side, to say anything, after TLS has begun.
+    Idle,
+}

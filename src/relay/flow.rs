@@ -1,0 +1,155 @@
+//! One direction of a relay: what has been read, what of it may go on, and what is to go with it.
+//!
+//! ```text
+//!   read ──► [ passed │ unseen ]        written in order: out, then passed
+//!                │ seal
+//!                ▼
+//!   own bytes ► [ out ]
+//! ```
+//!
+//! Bytes that go on unchanged are written from where they were read to. They are copied (*sealed*) only where something
+//! else has to follow them.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::buffer::{Buffer, SIZE};
+
+/// Room that one step may need in `out` beyond what is sealed: the longest of gatepost's own replies and commands.
+const STEP: usize = 256;
+
+/// The least room worth reading into, where there is as much.
+const READ: usize = SIZE / 4;
+
+/// One direction.
+#[derive(Debug)]
+pub(super) struct Flow {
+    input: Buffer,
+    /// How many bytes at the front of `input` go on unchanged.
+    passed: usize,
+    out: Buffer,
+    /// How large the input may become.
+    limit: usize,
+    /// Whether the side that is read has closed.
+    pub(super) eof: bool,
+    /// Whether the side that is written has been told of that.
+    pub(super) shut: bool,
+    /// How many bytes have been written.
+    pub(super) written: u64,
+}
+
+impl Flow {
+    /// A direction in which up to `limit` bytes are held that nobody has made sense of yet; `unread` are there already.
+    pub(super) fn new(unread: &[u8], limit: usize) -> Self {
+        let mut input = Buffer::default();
+        input.append(unread);
+        Self { input, passed: 0, out: Buffer::default(), limit, eof: false, shut: false, written: 0 }
+    }
+
+    /// What has been read and not been dealt with.
+    pub(super) fn unseen(&self) -> &[u8] {
+        self.input.bytes().get(self.passed..).unwrap_or_default()
+    }
+
+    /// Whether anything waits to be written.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.passed > 0 || !self.out.is_empty()
+    }
+
+    /// Whether nothing is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.input.is_empty() && self.out.is_empty()
+    }
+
+    /// Whether one more step's bytes can be taken. False until some have been written; never for ever.
+    pub(super) fn has_room(&self) -> bool {
+        !self.is_blocked() || self.out.len() + self.passed + STEP <= SIZE
+    }
+
+    /// The next `count` unseen bytes go on unchanged.
+    pub(super) fn pass(&mut self, count: usize) {
+        self.passed = (self.passed + count).min(self.input.len());
+    }
+
+    /// The next `take` unseen bytes go on as `with`.
+    pub(super) fn replace(&mut self, take: usize, with: &[u8]) {
+        self.seal();
+        self.input.consume(take);
+        self.out.append(with);
+    }
+
+    /// Puts all that goes on into `out`, so that something can follow it.
+    fn seal(&mut self) {
+        if self.passed > 0 {
+            self.out.append(self.input.bytes().get(..self.passed).unwrap_or_default());
+            self.input.consume(self.passed);
+            self.passed = 0;
+        }
+    }
+
+    /// Throws away what waits to be written: nobody will take it.
+    pub(super) fn discard(&mut self) {
+        self.out.consume(self.out.len());
+        self.input.consume(self.passed);
+        self.passed = 0;
+    }
+
+    /// Reads once. `Pending` also where there is no room, or nothing more to come.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+    ) -> Poll<io::Result<usize>> {
+        // Beyond the usual size only for something that is too long to be made sense of in less.
+        let size = if self.is_blocked() { SIZE } else { self.limit.max(SIZE) };
+        let free = size.saturating_sub(self.input.len());
+        if self.eof || free == 0 {
+            return Poll::Pending;
+        }
+        let mut room = ReadBuf::new(self.input.room(free.min(READ)));
+        let polled = Pin::new(from).poll_read(cx, &mut room);
+        let count = room.filled().len();
+        match polled {
+            Poll::Ready(Ok(())) => {
+                self.eof = count == 0;
+                self.input.filled(count);
+                Poll::Ready(Ok(count))
+            }
+            other => {
+                self.input.settle();
+                other.map_ok(|()| 0)
+            }
+        }
+    }
+
+    /// Writes once. `Pending` also where there is nothing to write.
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        let passed = self.input.bytes().get(..self.passed).unwrap_or_default();
+        let polled = match (self.out.is_empty(), passed.is_empty()) {
+            (true, true) => return Poll::Pending,
+            (true, false) => Pin::new(to).poll_write(cx, passed),
+            (false, true) => Pin::new(to).poll_write(cx, self.out.bytes()),
+            (false, false) => {
+                Pin::new(to).poll_write_vectored(cx, &[IoSlice::new(self.out.bytes()), IoSlice::new(passed)])
+            }
+        };
+        polled.map(|written| match written? {
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            count => {
+                let of_out = count.min(self.out.len());
+                self.out.consume(of_out);
+                self.input.consume(count - of_out);
+                self.passed = self.passed.saturating_sub(count - of_out);
+                self.written += count as u64;
+                Ok(())
+            }
+        })
+    }
+}

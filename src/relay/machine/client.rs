@@ -1,0 +1,260 @@
+//! The client's side of the machine: which of its bytes go on, and as what.
+
+use std::borrow::Cow;
+
+use super::{Client, Machine, Step};
+use crate::relay::ending::{End, Event, ProtocolFault};
+use crate::relay::outstanding::Due;
+use crate::relay::own::Own;
+use crate::smtp::command::{Chunk, Command, Verb};
+use crate::smtp::data::Then;
+use crate::smtp::ehlo::Keyword;
+use crate::smtp::line::{self, AUTH_LIMIT, COMMAND_LIMIT, Line, Scan};
+
+const CRLF: &[u8] = b"\r\n";
+
+impl Machine {
+    /// What to do with the front of `input`, all bytes that have come from the client and have not been dealt with.
+    /// `eof`: none will follow.
+    pub fn client_step(&mut self, input: &[u8], eof: bool) -> Step {
+        if let Some(end) = self.over() {
+            return Step::Close(end);
+        }
+        if let Some(then) = self.pending.take() {
+            return self.follow(then);
+        }
+        match self.client {
+            Client::Held | Client::Ignored => Step::Hold,
+            Client::Commands if self.outstanding.is_full() => Step::Hold,
+            Client::Commands if self.draining && self.is_at_rest() => Step::Hold,
+            Client::Commands => self.command_line(input, eof),
+            Client::Continuation => self.continuation(input, eof),
+            Client::Data(_) => self.mail_data(input, eof),
+            Client::Chunk(left) => self.chunk(left, input, eof),
+            Client::BeforeTls if input.is_empty() => self.wait(eof),
+            Client::BeforeTls => {
+                self.client = Client::Opaque;
+                self.event = Some(Event::Opaque);
+                Step::Pass(input.len())
+            }
+            Client::Opaque if input.is_empty() => Step::Wait,
+            Client::Opaque => Step::Pass(input.len()),
+        }
+    }
+
+    fn command_line(&mut self, input: &[u8], eof: bool) -> Step {
+        match line::scan(input, command_limit(input)) {
+            Scan::Line(line) => {
+                self.acts.client += 1;
+                self.tally.bare_lf_commands += u32::from(line.facts.bare_lf);
+                self.command(line, input)
+            }
+            Scan::TooLong => self.leave(input.len(), Own::LineTooLong, ProtocolFault::LineTooLong),
+            Scan::Incomplete if eof => {
+                // Half a command was never given. All others are answered before this ends.
+                self.client = Client::Ignored;
+                self.leaving = Some(End::ClientEof);
+                self.over().map_or(Step::Hold, Step::Close)
+            }
+            Scan::Incomplete => Step::Wait,
+        }
+    }
+
+    fn command(&mut self, line: Line<'_>, input: &[u8]) -> Step {
+        if line.facts.bare_cr || line.facts.nul {
+            // A backend may take either for the end of the line.
+            return self.refuse(line.length, Own::ControlBytes);
+        }
+        let command = Command::parse(line.text);
+        let due = match command.verb() {
+            Verb::Unknown | Verb::Xclient | Verb::Xforward => return self.refuse(line.length, Own::UnknownCommand),
+            Verb::Bdat => return self.bdat(line, command),
+            Verb::Auth if !self.auth => {
+                self.tally.auth_not_offered += 1;
+                self.event = Some(Event::AuthNotOffered);
+                return self.refuse(line.length, Own::AuthNotOffered);
+            }
+            Verb::StartTls => {
+                if let Some(own) = self.bars_start_tls() {
+                    return self.refuse(line.length, own);
+                }
+                if input.len() > line.length {
+                    return self.leave(input.len(), Own::BehindStartTls, ProtocolFault::BehindStartTls);
+                }
+                Due::StartTls
+            }
+            Verb::Auth => Due::Auth,
+            Verb::Helo => Due::Helo,
+            Verb::Ehlo => Due::Ehlo,
+            Verb::Data => Due::Data,
+            Verb::Mail => Due::Mail,
+            Verb::Rcpt => Due::Rcpt,
+            Verb::Rset => Due::Rset,
+            Verb::Quit => Due::Quit,
+            Verb::Noop | Verb::Vrfy | Verb::Expn | Verb::Help | Verb::Etrn => Due::Other,
+        };
+        match due {
+            // Their answers decide what the bytes behind them are.
+            Due::Helo | Due::Ehlo | Due::Data | Due::Auth | Due::StartTls => self.hold_for(due),
+            Due::Quit => {
+                self.outstanding.push(due);
+                self.client = Client::Ignored;
+                self.leaving = Some(End::Quit);
+            }
+            _ => self.outstanding.push(due),
+        }
+        self.cancelled = false;
+        self.pass_line(line)
+    }
+
+    /// Why STARTTLS cannot be passed on, if it cannot.
+    fn bars_start_tls(&self) -> Option<Own> {
+        if !self.offered.has(Keyword::StartTls) {
+            Some(Own::StartTlsNotOffered)
+        } else if self.transaction || self.outstanding.contains(Due::Mail) {
+            Some(Own::StartTlsOutOfPlace)
+        } else {
+            None
+        }
+    }
+
+    /// BDAT goes on in one spelling only, so that no backend can read another number out of it.
+    fn bdat(&mut self, line: Line<'_>, command: Command<'_>) -> Step {
+        if !self.offered.has(Keyword::Chunking) {
+            // The backend would take the chunk for commands.
+            return self.leave(line.length, Own::ChunkingNotOffered, ProtocolFault::Chunk);
+        }
+        let Command::Bdat(chunk @ Chunk { size, last }) = command else {
+            return self.leave(line.length, Own::ChunkSize, ProtocolFault::Chunk);
+        };
+        self.outstanding.push(if last { Due::LastChunk } else { Due::Chunk });
+        if size > 0 {
+            self.client = Client::Chunk(size);
+        }
+        let canonical = chunk.to_string();
+        if line.text == canonical.as_bytes() {
+            self.pass_line(line)
+        } else {
+            Step::Replace { take: line.length, with: Cow::Owned([canonical.as_bytes(), CRLF].concat()) }
+        }
+    }
+
+    fn chunk(&mut self, left: u64, input: &[u8], eof: bool) -> Step {
+        let here = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
+        if here == 0 {
+            return self.wait(eof);
+        }
+        let left = left - here as u64;
+        self.client = if left > 0 { Client::Chunk(left) } else { Client::Commands };
+        self.acts.client += u64::from(left == 0);
+        Step::Pass(here)
+    }
+
+    fn mail_data(&mut self, input: &[u8], eof: bool) -> Step {
+        let Client::Data(scanner) = &mut self.client else { return Step::Hold };
+        if input.is_empty() {
+            return self.wait(eof);
+        }
+        let run = scanner.step(input);
+        match run.then {
+            then if run.pass == 0 => return self.follow(then),
+            Then::More => {}
+            Then::End { take: 0, .. } => self.end_of_data(),
+            then => self.pending = Some(then),
+        }
+        Step::Pass(run.pass)
+    }
+
+    /// What stands behind bytes that have just been passed on.
+    fn follow(&mut self, then: Then) -> Step {
+        match then {
+            Then::More => Step::Wait,
+            Then::Replace { take, with } => Step::Replace { take, with: Cow::Borrowed(with) },
+            Then::End { take, with } => {
+                self.end_of_data();
+                Step::Replace { take, with: Cow::Borrowed(with) }
+            }
+            Then::Refused => {
+                self.leave_data(Client::Ignored);
+                self.leave(0, Own::BareLf, ProtocolFault::BareLf)
+            }
+        }
+    }
+
+    fn end_of_data(&mut self) {
+        self.acts.client += 1;
+        self.leave_data(Client::Commands);
+        self.outstanding.push(Due::EndOfData);
+    }
+
+    fn continuation(&mut self, input: &[u8], eof: bool) -> Step {
+        match line::scan(input, AUTH_LIMIT) {
+            Scan::Incomplete => self.wait(eof),
+            Scan::TooLong => self.leave(input.len(), Own::AuthLineTooLong, ProtocolFault::AuthLine),
+            Scan::Line(line) if line.facts.bare_cr || line.facts.nul => {
+                self.leave(line.length, Own::AuthLine, ProtocolFault::AuthLine)
+            }
+            Scan::Line(line) => {
+                self.acts.client += 1;
+                self.cancelled = line.text.trim_ascii() == b"*";
+                self.hold_for(Due::Auth);
+                self.pass_line(line)
+            }
+        }
+    }
+
+    /// The rest of what has begun is missing. If it will never come, nothing half done must stand at the backend.
+    fn wait(&mut self, eof: bool) -> Step {
+        if !eof {
+            return Step::Wait;
+        }
+        self.ended = Some(End::ClientReset);
+        Step::Close(End::ClientReset)
+    }
+
+    /// Passes a line on, ended by CRLF.
+    fn pass_line(&mut self, line: Line<'_>) -> Step {
+        let fix = Then::Replace { take: 1, with: CRLF };
+        match (line.facts.bare_lf, line.text.len()) {
+            (false, _) => Step::Pass(line.length),
+            (true, 0) => self.follow(fix),
+            (true, text) => {
+                self.pending = Some(fix);
+                Step::Pass(text)
+            }
+        }
+    }
+
+    /// A command that gatepost refuses itself.
+    fn refuse(&mut self, take: usize, own: Own) -> Step {
+        self.tally.errors += 1;
+        if self.tally.errors > self.max_errors {
+            return self.leave(take, Own::TooManyErrors, ProtocolFault::TooManyErrors);
+        }
+        self.answer(take, own)
+    }
+
+    /// Says a last word in its turn, and ends.
+    fn leave(&mut self, take: usize, own: Own, fault: ProtocolFault) -> Step {
+        self.client = Client::Ignored;
+        self.leaving = Some(End::ProtocolFault(fault));
+        self.answer(take, own)
+    }
+
+    /// Says `own` when all before it has been answered.
+    fn answer(&mut self, take: usize, own: Own) -> Step {
+        if self.outstanding.is_empty() {
+            return Step::Answer { take, with: own.bytes() };
+        }
+        self.outstanding.push(Due::Own(own));
+        Step::Drop(take)
+    }
+}
+
+/// An AUTH command may carry an initial response, and with it be as long as the lines of the exchange (RFC 4954 §4).
+fn command_limit(input: &[u8]) -> usize {
+    match input.get(..5) {
+        Some(verb) if verb.eq_ignore_ascii_case(b"AUTH ") => AUTH_LIMIT,
+        _ => COMMAND_LIMIT,
+    }
+}

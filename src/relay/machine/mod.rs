@@ -1,0 +1,287 @@
+//! The protocol of a relay, without I/O and without a clock: bytes in from either side, bytes out to either side, events.
+//!
+//! Whoever drives it keeps the bytes that have come from each side, in order, and asks [`Machine::client_step`] and
+//! [`Machine::backend_step`] what to do with the front of them until both say [`Step::Wait`] or [`Step::Hold`]. Bytes
+//! are cut anywhere; the outcome is the same. Runs that go on unchanged are named by length alone, so that they need not
+//! be copied.
+//!
+//! What the client's bytes are:
+//!
+//! ```text
+//!            ┌────────────── reply to EHLO, HELO; refusal of DATA, STARTTLS; end of AUTH ──────────────┐
+//!            ▼                                                                                         │
+//!  Held ► Commands ── EHLO, HELO, DATA, AUTH, STARTTLS (passed on; nothing behind it is read) ────► Held
+//!  (greeting) │ ▲                                                                                    │ │ │
+//!             │ │ all of it passed                                              354 to DATA          │ │ │
+//!             │ ├────────────────────── Chunk ◄── BDAT n (CHUNKING was offered)   Data ◄─────────────┘ │ │
+//!             │ └──────────────────────────────────────────── end of data ────────┘                    │ │
+//!             │                                                       334 to AUTH    Continuation ◄────┘ │
+//!             │                                                       (its line: Held again)             │
+//!             └─ QUIT, EOF, a fault: Ignored                          220 to STARTTLS   BeforeTls ◄──────┘
+//!                                                                     (the client's first bytes: Opaque)
+//! ```
+//!
+//! A connection ends rather than go on where the two sides could read the same bytes differently. See
+//! [`BackendFault`] and [`ProtocolFault`] for the cases.
+//!
+//! [`ProtocolFault`]: super::ending::ProtocolFault
+
+mod backend;
+mod client;
+
+use std::borrow::Cow;
+
+use super::ending::{BackendFault, End, Event, Tally, Wait};
+use super::outstanding::{Due, Outstanding};
+use super::own::Own;
+use super::{BareNewline, Opening, Settings};
+use crate::smtp::data::{Scanner, Then};
+use crate::smtp::ehlo::Keywords;
+
+/// What to do with the front of the bytes that have come from one side.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// The first so many bytes (at least one) go to the other side, unchanged.
+    Pass(usize),
+    /// The first `take` bytes (possibly none) go to the other side as `with` (possibly nothing).
+    Replace {
+        /// How many bytes.
+        take: usize,
+        /// What goes on in their place.
+        with: Cow<'static, [u8]>,
+    },
+    /// The first `take` bytes go nowhere, and the side that they came from is told `with`. Said of the client's bytes only.
+    Answer {
+        /// How many bytes.
+        take: usize,
+        /// gatepost's own reply.
+        with: &'static [u8],
+    },
+    /// The first so many bytes go nowhere. Their answer comes in its turn.
+    Drop(usize),
+    /// More bytes are needed from this side.
+    Wait,
+    /// Nothing of this side can be used before something has come from the other.
+    Hold,
+    /// It is over. What has been said to the client by now is still to reach it; the backend is to get nothing more.
+    Close(End),
+}
+
+/// Follows one dialogue.
+#[derive(Debug)]
+pub struct Machine {
+    auth: bool,
+    newline: BareNewline,
+    max_errors: u32,
+    /// What the client's bytes are.
+    client: Client,
+    /// Whose turn it is to answer.
+    outstanding: Outstanding,
+    /// What the client was told in its last EHLO reply.
+    offered: Keywords,
+    /// Whether a MAIL has been accepted.
+    transaction: bool,
+    /// Whether the client's last line in an AUTH exchange was `*`.
+    cancelled: bool,
+    /// What stands behind bytes just passed on.
+    pending: Option<Then>,
+    /// How it will end, once all is answered.
+    leaving: Option<End>,
+    /// How it has ended.
+    ended: Option<End>,
+    /// Whether it is to end where that hurts nobody.
+    draining: bool,
+    event: Option<Event>,
+    tally: Tally,
+    /// See [`Machine::acts`].
+    acts: Acts,
+}
+
+/// What the client's bytes are.
+#[derive(Debug)]
+enum Client {
+    Commands,
+    /// Nothing, until a reply has come.
+    Held,
+    /// A line of an AUTH exchange.
+    Continuation,
+    Data(Scanner),
+    /// So many bytes of a chunk, never none.
+    Chunk(u64),
+    /// Nothing any more: only answers are still to come.
+    Ignored,
+    /// The first bytes of a TLS handshake.
+    BeforeTls,
+    Opaque,
+}
+
+/// How many acts each side has completed. A wait for a side's next act begins anew when its number has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Acts {
+    /// Commands, AUTH lines, messages and chunks of the client.
+    pub client: u64,
+    /// Replies of the backend.
+    pub backend: u64,
+}
+
+impl Machine {
+    /// Takes over where `opening` says.
+    pub fn new(settings: &Settings, opening: Opening) -> Self {
+        let mut machine = Self {
+            auth: settings.auth,
+            newline: settings.bare_newline,
+            max_errors: settings.max_errors,
+            client: Client::Commands,
+            outstanding: Outstanding::new(),
+            offered: Keywords::NONE,
+            transaction: false,
+            cancelled: false,
+            pending: None,
+            leaving: None,
+            ended: None,
+            draining: false,
+            event: None,
+            tally: Tally::default(),
+            acts: Acts::default(),
+        };
+        match opening {
+            Opening::Greeting => machine.hold_for(Due::Greeting),
+            Opening::Dialogue { offered, transaction } => {
+                machine.offered = offered;
+                machine.transaction = transaction;
+            }
+        }
+        machine
+    }
+
+    /// Takes what has happened in the last step, if anything has.
+    pub fn take_event(&mut self) -> Option<Event> {
+        self.event.take()
+    }
+
+    /// What has been counted so far. The bytes each way are for the driver to fill in.
+    pub fn tally(&self) -> Tally {
+        let mut tally = self.tally;
+        if let Client::Data(scanner) = &self.client {
+            add(&mut tally, scanner);
+        }
+        tally
+    }
+
+    /// Whether everything goes on unseen, in both directions. What each side closes is then closed at the other.
+    pub fn is_opaque(&self) -> bool {
+        matches!(self.client, Client::Opaque)
+    }
+
+    /// Asks for an end as soon as no command is unanswered and no transaction under way. Has no effect on TLS.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// How many acts each side has completed.
+    pub fn acts(&self) -> Acts {
+        self.acts
+    }
+
+    /// What the client is waited for: [`Wait::Command`] or [`Wait::Data`], if it is waited for.
+    pub fn client_wait(&self) -> Option<Wait> {
+        match self.client {
+            _ if self.ended.is_some() => None,
+            Client::Data(_) | Client::Chunk(_) => Some(Wait::Data),
+            Client::Continuation | Client::BeforeTls => Some(Wait::Command),
+            Client::Commands if self.outstanding.is_empty() => Some(Wait::Command),
+            Client::Commands | Client::Held | Client::Ignored | Client::Opaque => None,
+        }
+    }
+
+    /// What the backend is waited for: [`Wait::Reply`] or [`Wait::EndOfData`], if it is waited for.
+    pub fn backend_wait(&self) -> Option<Wait> {
+        match self.outstanding.first() {
+            _ if self.ended.is_some() || self.in_chunk_of_first() => None,
+            Some(Due::EndOfData | Due::LastChunk) => Some(Wait::EndOfData),
+            None | Some(Due::Own(_)) => None,
+            Some(_) => Some(Wait::Reply),
+        }
+    }
+
+    /// Ends it because `wait` has taken too long. Returns what the client is to be told, possibly nothing.
+    pub fn time_out(&mut self, wait: Wait) -> &'static [u8] {
+        self.ended.get_or_insert(End::TimedOut(wait));
+        match wait {
+            _ if !self.client_can_read() => b"",
+            Wait::ClientWrite | Wait::Idle => b"",
+            Wait::Command | Wait::Data => Own::TooSlow.bytes(),
+            Wait::Reply | Wait::EndOfData | Wait::BackendWrite => Own::BackendTrouble.bytes(),
+        }
+    }
+
+    /// How it has ended, if it has.
+    fn over(&mut self) -> Option<End> {
+        if self.ended.is_none() && self.outstanding.is_empty() && self.pending.is_none() {
+            self.ended = self.leaving;
+        }
+        self.ended
+    }
+
+    /// Whether this is a place to end at when draining: nothing unanswered, nothing begun.
+    fn is_at_rest(&self) -> bool {
+        matches!(self.client, Client::Commands)
+            && self.outstanding.is_empty()
+            && self.pending.is_none()
+            && self.leaving.is_none()
+            && !self.transaction
+    }
+
+    /// Whether a reply would be read as one by the client.
+    fn client_can_read(&self) -> bool {
+        !matches!(self.client, Client::BeforeTls | Client::Opaque)
+    }
+
+    /// Whether the oldest answer that is due is that to a chunk which has not wholly come.
+    fn in_chunk_of_first(&self) -> bool {
+        matches!(self.client, Client::Chunk(_)) && self.outstanding.len() == 1
+    }
+
+    /// Reads nothing more of the client before its answer has come.
+    fn hold_for(&mut self, due: Due) {
+        self.outstanding.push(due);
+        self.client = Client::Held;
+    }
+
+    /// The answer that was waited for has come: the client's bytes are commands again.
+    fn release(&mut self) {
+        if matches!(self.client, Client::Held) {
+            self.client = Client::Commands;
+        }
+    }
+
+    /// The mail data is over, one way or another.
+    fn leave_data(&mut self, next: Client) {
+        if let Client::Data(scanner) = std::mem::replace(&mut self.client, next) {
+            add(&mut self.tally, &scanner);
+        }
+    }
+
+    /// The backend cannot be believed any more.
+    fn fault(&mut self, fault: BackendFault) -> Step {
+        self.give_up(End::BackendFault(fault))
+    }
+
+    /// Ends it at once because of the backend, with a 421 for the client where it can read one.
+    fn give_up(&mut self, end: End) -> Step {
+        self.ended = Some(end);
+        if self.client_can_read() {
+            Step::Replace { take: 0, with: Cow::Borrowed(Own::BackendTrouble.bytes()) }
+        } else {
+            Step::Close(end)
+        }
+    }
+}
+
+fn add(tally: &mut Tally, scanner: &Scanner) {
+    let facts = scanner.facts();
+    tally.mail_data.bare_lf += facts.bare_lf;
+    tally.mail_data.bare_cr += facts.bare_cr;
+    tally.mail_data.nul += facts.nul;
+    tally.mail_data.bytes += facts.bytes;
+}

@@ -1,0 +1,49 @@
+//! What gatepost says itself in the course of a relay: each of its replies, once.
+
+/// A reply of gatepost's own. One byte, so that a long row of them can wait for their turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Own {
+    UnknownCommand,
+    ControlBytes,
+    LineTooLong,
+    ChunkingNotOffered,
+    ChunkSize,
+    AuthNotOffered,
+    AuthLine,
+    AuthLineTooLong,
+    StartTlsNotOffered,
+    StartTlsOutOfPlace,
+    BehindStartTls,
+    BehindData,
+    BareLf,
+    TooManyErrors,
+    BackendTrouble,
+    TooSlow,
+    GoingDown,
+}
+
+impl Own {
+    /// As it goes over the wire.
+    pub(super) const fn bytes(self) -> &'static [u8] {
+        match self {
+            Self::UnknownCommand => b"500 5.5.1 Command not recognised\r\n",
+            Self::ControlBytes => b"500 5.5.2 CR or NUL inside a command\r\n",
+            Self::LineTooLong => b"500 5.5.2 Line too long\r\n",
+            Self::ChunkingNotOffered => b"503 5.5.1 CHUNKING was not offered\r\n",
+            Self::ChunkSize => b"501 5.5.4 BDAT takes a size, and possibly LAST\r\n",
+            Self::AuthNotOffered => b"503 5.5.1 AUTH is not available here\r\n",
+            Self::AuthLine => b"501 5.5.2 CR or NUL inside an AUTH exchange\r\n",
+            Self::AuthLineTooLong => b"500 5.5.6 Line of an AUTH exchange too long\r\n",
+            Self::StartTlsNotOffered => b"502 5.5.1 STARTTLS was not offered\r\n",
+            Self::StartTlsOutOfPlace => b"503 5.5.1 STARTTLS inside a mail transaction\r\n",
+            Self::BehindStartTls => b"554 5.5.0 Input behind STARTTLS\r\n",
+            Self::BehindData => b"421 4.5.0 Input behind DATA, which was refused\r\n",
+            Self::BareLf => b"550 5.5.2 Bare LF in mail data\r\n",
+            Self::TooManyErrors => b"421 4.7.0 Too many errors\r\n",
+            Self::BackendTrouble => b"421 4.3.0 Service not available, try again later\r\n",
+            Self::TooSlow => b"421 4.4.2 Timed out\r\n",
+            Self::GoingDown => b"421 4.3.2 Going down, try again later\r\n",
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! A visit with a task of its own: dialogue, handoff and relay, in order, and departure at the end of every way.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::departure::{self, Report, depart};
+use super::dialogue::{Decision, Dialogue};
+use super::handoff::{self, Handoff, Ready};
+use super::pregreet::Stranger;
+use super::{Guest, House, greeting, refusal};
+use crate::journal::{Outcome, Stage};
+use crate::metrics::State;
+use crate::relay::ending::Event;
+use crate::relay::{self, Sides, Wire};
+use crate::screen::{Evidence, Screen, Test, Verdict};
+
+/// How long a client that was turned away has for reading why, before the connection is torn down.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How much a client that was turned away may still say.
+const LAST_WORDS: u64 = 65_536;
+
+/// A stranger's greet wait is over.
+pub(super) fn spawn(house: Arc<House>, stranger: Stranger, client: TcpStream) {
+    let tasks = house.tasks.clone();
+    tasks.spawn(async move {
+        // Replies are written whole, so there is nothing that Nagle's algorithm could gather; only delays.
+        let _ = client.set_nodelay(true);
+        stranger_visit(&house, stranger, client).await;
+    });
+}
+
+/// A client that is handed off at once.
+pub(super) fn spawn_known(house: Arc<House>, guest: Guest, screen: Option<Screen>, client: TcpStream) {
+    let tasks = house.tasks.clone();
+    tasks.spawn(async move {
+        let _ = client.set_nodelay(true);
+        direct(&house, guest, Report { screen, ..Report::default() }, false, client).await;
+    });
+}
+
+/// A client's socket could not be taken over by the runtime.
+pub(super) fn lost(house: &House, guest: Guest, error: &io::Error) {
+    let report = Report { note: Some(format!("cannot watch the connection: {error}")), ..Report::default() };
+    depart(house, guest, Stage::Recall, Outcome::Limited, report);
+}
+
+/// From the end of the greet wait on.
+pub(super) async fn stranger_visit<C: Wire>(house: &House, stranger: Stranger, client: C) {
+    let Stranger { guest, screen, teased, said } = stranger;
+    let needs_dialogue = screen.needs_dialogue();
+    let report = Report { screen: Some(screen), said, ..Report::default() };
+    if needs_dialogue {
+        Box::pin(screened(house, guest, report, client)).await;
+    } else {
+        conclude(house, &guest, &report);
+        direct(house, guest, report, teased, client).await;
+    }
+}
+
+/// Measures a replay.
+async fn timed(guest: &Guest, replay: impl Future<Output = Handoff>) -> Handoff {
+    let decided = Instant::now();
+    let handoff = replay.await;
+    if matches!(handoff, Handoff::Ready(_)) {
+        guest.gate.metrics.handed_off(decided.elapsed());
+    }
+    handoff
+}
+
+fn conclude(house: &House, guest: &Guest, report: &Report) {
+    if let Some(screen) = &report.screen {
+        departure::remember(house, guest, &screen.close(house.clock.now()));
+    }
+}
+
+/// Handed off before a word was said: the backend's own greeting is the client's.
+async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased: bool, mut client: C) {
+    let decided = Instant::now();
+    match handoff::direct(&guest, teased).await {
+        Ok(ready) => {
+            guest.gate.metrics.handed_off(decided.elapsed());
+            relayed(house, guest, report, client, ready, Vec::new()).await;
+        }
+        Err(failure) => {
+            guest.gate.metrics.backend_failed(failure.kind());
+            report.note = Some(failure.to_string());
+            report.backend = failure.reached();
+            if teased {
+                // A greeting that was begun has to be finished (“220-” cannot become 421): the 421 answers the first
+                // command.
+                let _ = say(&guest, &mut client, &greeting::last_line(&guest)).await;
+                let wait = guest.gate.settings.dialogue.command_timeout;
+                let _ = timeout(wait, read_some(&mut client, &mut Vec::new())).await;
+            }
+            let _ = say(&guest, &mut client, &refusal::unavailable(&guest)).await;
+            see_off(client).await;
+            depart(house, guest, Stage::Handoff, Outcome::BackendFailed, report);
+        }
+    }
+}
+
+/// gatepost speaks with the client itself, until the point of decision.
+async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut client: C) {
+    if let Some(presence) = &mut guest.presence {
+        presence.moves_to(State::Dialogue);
+    }
+    let mut dialogue = Dialogue::new(house, &guest, report, &mut client);
+    let withheld = dialogue.report.screen.as_ref().map(Screen::verdict) == Some(Verdict::Enforce(Test::Pregreet));
+    let mut decision = if withheld { Decision::Listen } else { dialogue.greet().await };
+    let (stage, outcome) = loop {
+        match decision {
+            Decision::Listen => decision = dialogue.listen().await,
+            Decision::Over(outcome) => break (Stage::Dialogue, outcome),
+            Decision::HandOff => match timed(&guest, handoff::replay(&guest, dialogue.replay())).await {
+                Handoff::Ready(ready) => {
+                    conclude(house, &guest, &dialogue.report);
+                    let (report, inbox) = dialogue.leave();
+                    return relayed(house, guest, report, client, ready, inbox).await;
+                }
+                Handoff::Refused { reply, closing } => {
+                    dialogue.report.backend = true;
+                    decision = dialogue.refused_by_backend(&reply, closing).await;
+                }
+                Handoff::Failed(failure) => {
+                    guest.gate.metrics.backend_failed(failure.kind());
+                    dialogue.report.note = Some(failure.to_string());
+                    dialogue.report.backend |= failure.reached();
+                    dialogue.say_last(&refusal::unavailable(&guest)).await;
+                    break (Stage::Handoff, Outcome::BackendFailed);
+                }
+            },
+        }
+    };
+    let (report, _) = dialogue.leave();
+    see_off(client).await;
+    if let Some(screen) = &report.screen
+        && outcome != Outcome::BackendFailed
+    {
+        let now = house.clock.now();
+        let decided = !report.to.is_empty();
+        let conclusion = if decided { screen.close(now) } else { screen.abandon(now) };
+        departure::remember(house, &guest, &conclusion);
+    }
+    depart(house, guest, stage, outcome, report);
+}
+
+/// The backend has taken over.
+async fn relayed<C: Wire>(
+    house: &House,
+    mut guest: Guest,
+    mut report: Report,
+    client: C,
+    ready: Ready,
+    client_bytes: Vec<u8>,
+) {
+    let Ready { backend, backend_bytes, opening } = ready;
+    report.backend = true;
+    if let Some(presence) = &mut guest.presence {
+        presence.moves_to(State::Relay);
+    }
+    let sides = Sides { client, client_bytes, backend, backend_bytes };
+    let settings = &guest.gate.settings.relay;
+    let drained = house.draining.cancelled();
+    // A client that tries AUTH where none is offered is found out here too, if it was let through before.
+    let screen = &mut report.screen;
+    let on_event = |event| {
+        if let (Event::AuthNotOffered, Some(screen)) = (event, screen.as_mut()) {
+            screen.observe(Evidence::TriedAuth);
+        }
+    };
+    let ending = relay::run(sides, opening, settings, drained, on_event).await;
+    if ending.tally.auth_not_offered > 0
+        && let Some(screen) = &report.screen
+    {
+        departure::remember(house, &guest, &screen.abandon(house.clock.now()));
+    }
+    if let Some(fault) = handoff::fault(&ending.end) {
+        guest.gate.metrics.backend_failed(fault);
+    }
+    report.note = handoff::note(&ending.end);
+    report.tally = ending.tally;
+    depart(house, guest, Stage::Relay, handoff::outcome(&ending.end), report);
+}
+
+/// Writes within the time that the gate allows for it.
+pub(super) async fn say<C: Wire>(guest: &Guest, client: &mut C, bytes: &[u8]) -> io::Result<()> {
+    let wait = guest.gate.settings.relay.timeouts.write;
+    match timeout(wait, client.write_all(bytes)).await {
+        Ok(written) => written,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Says that nothing more will come, and gives the client time to read what did: closing with unread bytes resets the
+/// connection, and the last reply would be lost with it.
+async fn see_off<C: Wire>(mut client: C) {
+    let farewell = async {
+        let _ = client.shutdown().await;
+        let mut heard = Vec::new();
+        let mut said = 0;
+        while let Ok(n) = read_some(&mut client, &mut heard).await {
+            said += n as u64;
+            if n == 0 || said > LAST_WORDS {
+                break;
+            }
+            heard.clear();
+        }
+    };
+    let _ = timeout(LINGER, farewell).await;
+}
+
+/// Reads what there is, once there is something, and adds it to `inbox`; no buffer is held while waiting for it.
+pub(super) async fn read_some<C: AsyncRead + Unpin>(client: &mut C, inbox: &mut Vec<u8>) -> io::Result<usize> {
+    poll_fn(|cx| {
+        let mut scratch = [const { MaybeUninit::uninit() }; 2048];
+        let mut read = ReadBuf::uninit(&mut scratch);
+        ready!(Pin::new(&mut *client).poll_read(cx, &mut read))?;
+        inbox.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    })
+    .await
+}

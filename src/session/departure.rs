@@ -1,0 +1,90 @@
+//! Departure: the one place where a visit ends, whatever went wrong before: journalled, counted, its place given back.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Guest, House, refusal};
+use crate::addr::ClientKey;
+use crate::journal::{Finding, Outcome, Stage, Visit};
+use crate::relay::ending::Tally;
+use crate::screen::{Conclusion, Screen, Test};
+
+/// What the stages have learned of a visit that only its end needs.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    /// The screening, where there was one.
+    pub screen: Option<Screen>,
+    /// What was said too early, in words that are fit to be shown.
+    pub said: Option<Box<str>>,
+    /// The name in the last HELO or EHLO.
+    pub helo: Option<Box<[u8]>>,
+    /// The first reverse-path.
+    pub from: Option<Box<[u8]>>,
+    /// The first forward-paths.
+    pub to: Vec<Box<[u8]>>,
+    /// Whether the backend was connected to.
+    pub backend: bool,
+    /// What the relay counted.
+    pub tally: Tally,
+    /// What went wrong, in words.
+    pub note: Option<String>,
+}
+
+/// Remembers what a client has passed and failed. Done at the verdict, so that its next connection, which may come while
+/// this one goes on, is already known.
+pub(super) fn remember(house: &House, guest: &Guest, conclusion: &Conclusion) {
+    let client = ClientKey::of(guest.client.ip());
+    house.ledger.remember(client, conclusion.standing, house.clock.now());
+    if !conclusion.failed.is_empty() {
+        house.ledger.revoke(client, conclusion.failed);
+    }
+}
+
+/// Ends a visit.
+pub(super) fn depart(house: &House, guest: Guest, stage: Stage, outcome: Outcome, report: Report) {
+    let screen = report.screen.as_ref();
+    let score = screen.map(Screen::score).filter(|score| score.worst.is_some() || score.total != 0);
+    let visit = Visit {
+        id: guest.id,
+        gate: Arc::clone(&guest.gate.name),
+        client: guest.client,
+        local: guest.local,
+        begin: guest.begin,
+        duration: Instant::now().saturating_duration_since(guest.arrived),
+        recognition: guest.recognition,
+        stage,
+        outcome,
+        findings: screen.map(|screen| findings(screen, report.said.as_deref())).unwrap_or_default(),
+        score,
+        lists: score
+            .and_then(|score| score.worst)
+            .and_then(|worst| refusal::list_name(&guest, worst))
+            .map(|name| vec![Arc::from(name)])
+            .unwrap_or_default(),
+        helo: report.helo,
+        from: report.from,
+        to: report.to,
+        backend: report.backend,
+        accepted: u32::try_from(report.tally.messages).unwrap_or(u32::MAX),
+        auth: (report.tally.auth_successes, report.tally.auth_failures),
+        bytes: (report.tally.to_backend, report.tally.to_client),
+        note: report.note,
+    };
+    house.metrics.departed(&visit);
+    house.journal.record(&visit);
+    drop(guest.place);
+}
+
+fn findings(screen: &Screen, said: Option<&str>) -> Vec<Finding> {
+    let finding = |seen: &crate::screen::Evidence| {
+        let test = seen.test();
+        let mut detail = seen.to_string();
+        if let (Test::Pregreet, Some(said)) = (test, said) {
+            detail.push_str(", ");
+            detail.push_str(said);
+        }
+        Finding { test, action: screen.settings().action(test), detail }
+    };
+    screen.seen().iter().map(finding).collect()
+}

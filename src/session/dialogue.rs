@@ -1,0 +1,473 @@
+//! Dialogue: gatepost speaks SMTP with a stranger itself, until the point of decision.
+//!
+//! That point is its first RCPT; its STARTTLS, where the backend offers that (TLS is between the two of them); its AUTH,
+//! where that is offered. PIPELINING is not, so talking out of turn is evidence. A client that has failed under `enforce`
+//! stays here to its end: every recipient is refused, and what it wanted is journalled.
+//!
+//! ```text
+//!  greet ─► listen ─┬─ RCPT, STARTTLS, AUTH ─┬─ passed ─► HandOff ──(the backend refuses EHLO or MAIL)──┐
+//!            ▲  ▲   │                        └─ failed ─► refusal ─┐                                    │
+//!            │  └───┼──────────────────────────────────────────────┴────────────────────────────────────┘
+//!            └──────┴─ anything else ─► reply
+//!                      QUIT, a drop, a limit, a deadline, hang-up, shutdown ─► Over
+//! ```
+
+use tokio::time::{Instant, timeout_at};
+
+use super::departure::Report;
+use super::handoff::Replay;
+use super::refusal::{self, Manner};
+use super::{Guest, House, attend, greeting};
+use crate::backend::Presence;
+use crate::journal::Outcome;
+use crate::relay::Wire;
+use crate::screen::helo;
+use crate::screen::not_smtp::not_smtp;
+use crate::screen::{Evidence, Screen, Test, Verdict};
+use crate::smtp::command::{Command, Envelope, Malformed, Verb};
+use crate::smtp::ehlo::{Keyword, Keywords};
+use crate::smtp::line::{self, Scan};
+use crate::smtp::reply::{self, Code, Enhanced};
+
+/// How many forward-paths of a refused client are kept for the journal.
+const RECIPIENTS: usize = 5;
+
+/// What a stranger is offered, where the backend offers it. Not PIPELINING: a stranger has to wait for each reply.
+const OFFERED: Keywords = Keywords::NONE
+    .with(Keyword::Size)
+    .with(Keyword::EightBitMime)
+    .with(Keyword::EnhancedStatusCodes)
+    .with(Keyword::Dsn)
+    .with(Keyword::SmtpUtf8)
+    .with(Keyword::Chunking)
+    .with(Keyword::BinaryMime)
+    .with(Keyword::StartTls)
+    .with(Keyword::DeliverBy)
+    .with(Keyword::MtPriority)
+    .with(Keyword::FutureRelease)
+    .with(Keyword::Limits)
+    .with(Keyword::RequireTls);
+
+/// What comes next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Decision {
+    /// Nothing is decided yet.
+    Listen,
+    /// The client has passed, and the command that is to be answered by the backend is still unread.
+    HandOff,
+    /// The visit is over.
+    Over(Outcome),
+}
+
+/// The dialogue with one stranger.
+pub(super) struct Dialogue<'a, C> {
+    house: &'a House,
+    guest: &'a Guest,
+    client: &'a mut C,
+    pub report: Report,
+    inbox: Vec<u8>,
+    hello: Option<Hello>,
+    mail: Option<Mail>,
+    told: Keywords,
+    commands: u32,
+    errors: u32,
+    ends: Instant,
+}
+
+struct Hello {
+    extended: bool,
+    name: Box<[u8]>,
+}
+
+struct Mail {
+    line: Box<[u8]>,
+    used: Keywords,
+}
+
+/// What a command leads to.
+enum Reaction {
+    /// This reply; `true` if the command was in error.
+    Say(Vec<u8>, bool),
+    /// This reply, and the end.
+    SayLast(Vec<u8>, Outcome),
+    /// The backend is to answer.
+    HandOff,
+}
+
+impl<'a, C: Wire> Dialogue<'a, C> {
+    pub(super) fn new(house: &'a House, guest: &'a Guest, report: Report, client: &'a mut C) -> Self {
+        let ends = Instant::now() + guest.gate.settings.dialogue.total_timeout;
+        Self {
+            house,
+            guest,
+            client,
+            report,
+            inbox: Vec::new(),
+            hello: None,
+            mail: None,
+            told: Keywords::NONE,
+            commands: 0,
+            errors: 0,
+            ends,
+        }
+    }
+
+    /// Greets; or ends a greeting that a teaser began.
+    pub(super) async fn greet(&mut self) -> Decision {
+        self.say(&greeting::last_line(self.guest)).await
+    }
+
+    /// What has to be replayed to the backend.
+    pub(super) fn replay(&self) -> Replay<'_> {
+        let hello = self.hello.as_ref();
+        Replay {
+            extended: hello.is_some_and(|hello| hello.extended),
+            name: hello.map(|hello| &*hello.name).unwrap_or_default(),
+            mail: self.mail.as_ref().map(|mail| &*mail.line),
+            told: self.told,
+            used: self.mail.as_ref().map(|mail| mail.used).unwrap_or_default(),
+        }
+    }
+
+    /// The backend refused the replay: that is the answer to the client's command.
+    pub(super) async fn refused_by_backend(&mut self, reply: &[u8], closing: bool) -> Decision {
+        self.take_line();
+        self.mail = None;
+        self.errors += 1;
+        match self.say(reply).await {
+            Decision::Listen if closing => Decision::Over(Outcome::BackendFailed),
+            decision => decision,
+        }
+    }
+
+    /// The last words; whether they are heard no longer matters.
+    pub(super) async fn say_last(&mut self, bytes: &[u8]) {
+        let _ = self.say(bytes).await;
+    }
+
+    /// Ends it: what was learned, and what the client has said that is not answered yet.
+    pub(super) fn leave(self) -> (Report, Vec<u8>) {
+        (self.report, self.inbox)
+    }
+
+    /// Hears one command, and answers it.
+    pub(super) async fn listen(&mut self) -> Decision {
+        if let Err(outcome) = self.hear().await {
+            let reply = match outcome {
+                Outcome::TimedOut => refusal::too_slow(self.guest),
+                Outcome::Limited => refusal::limited(self.guest, "Line too long"),
+                Outcome::Shutdown => refusal::stopping(self.guest),
+                _ => return Decision::Over(outcome),
+            };
+            self.say_last(&reply).await;
+            return Decision::Over(outcome);
+        }
+        self.commands += 1;
+        let reaction = self.react();
+        if !matches!(reaction, Reaction::HandOff) {
+            self.take_line();
+        }
+        match reaction {
+            Reaction::HandOff => Decision::HandOff,
+            Reaction::SayLast(reply, outcome) => {
+                self.say_last(&reply).await;
+                Decision::Over(outcome)
+            }
+            Reaction::Say(reply, error) => {
+                self.errors += u32::from(error);
+                match self.over_limit() {
+                    Some(reply) => {
+                        self.say_last(&reply).await;
+                        Decision::Over(self.outcome_of_refusal(Outcome::Limited))
+                    }
+                    None => self.say(&reply).await,
+                }
+            }
+        }
+    }
+
+    fn over_limit(&self) -> Option<Vec<u8>> {
+        let limits = &self.guest.gate.settings.dialogue;
+        if self.errors >= limits.errors {
+            Some(refusal::limited(self.guest, "Too many errors"))
+        } else if self.commands >= limits.commands {
+            Some(refusal::limited(self.guest, "Too many commands"))
+        } else {
+            None
+        }
+    }
+
+    /// A client that was refused is `Refused`, however it ends.
+    fn outcome_of_refusal(&self, otherwise: Outcome) -> Outcome {
+        match self.report.screen.as_ref().map(Screen::verdict) {
+            Some(Verdict::Enforce(_)) => Outcome::Refused,
+            _ => otherwise,
+        }
+    }
+
+    /// Reads until a whole line is at the front of the inbox. No buffer is held while there is nothing in it.
+    async fn hear(&mut self) -> Result<(), Outcome> {
+        let limits = &self.guest.gate.settings.dialogue;
+        let deadline = (Instant::now() + limits.command_timeout).min(self.ends);
+        loop {
+            match line::scan(&self.inbox, limits.line) {
+                Scan::Line(_) => return Ok(()),
+                Scan::TooLong => return Err(self.outcome_of_refusal(Outcome::Limited)),
+                Scan::Incomplete => {}
+            }
+            let read = tokio::select! {
+                biased;
+                () = self.house.draining.cancelled() => return Err(Outcome::Shutdown),
+                read = timeout_at(deadline, attend::read_some(self.client, &mut self.inbox)) => read,
+            };
+            match read {
+                Ok(Ok(n)) if n > 0 => {}
+                Ok(_) => return Err(self.outcome_of_refusal(Outcome::HungUp)),
+                Err(_) => return Err(Outcome::TimedOut),
+            }
+        }
+    }
+
+    fn take_line(&mut self) {
+        if let Scan::Line(line) = line::scan(&self.inbox, self.guest.gate.settings.dialogue.line) {
+            let length = line.length;
+            self.inbox.drain(..length);
+        }
+        if self.inbox.is_empty() {
+            self.inbox = Vec::new();
+        }
+    }
+
+    async fn say(&mut self, bytes: &[u8]) -> Decision {
+        match attend::say(self.guest, self.client, bytes).await {
+            Ok(()) => Decision::Listen,
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Decision::Over(Outcome::TimedOut),
+            Err(_) => Decision::Over(self.outcome_of_refusal(Outcome::HungUp)),
+        }
+    }
+
+    /// Judges the line at the front of the inbox, and decides what to say to it.
+    fn react(&mut self) -> Reaction {
+        let inbox = std::mem::take(&mut self.inbox);
+        let reaction = match line::scan(&inbox, self.guest.gate.settings.dialogue.line) {
+            Scan::Line(line) => self.judge(&line, inbox.len() > line.length),
+            Scan::Incomplete | Scan::TooLong => Reaction::SayLast(Vec::new(), Outcome::ProtocolFault),
+        };
+        self.inbox = inbox;
+        reaction
+    }
+
+    fn judge(&mut self, line: &line::Line<'_>, more: bool) -> Reaction {
+        let command = Command::parse(line.text);
+        let verb = command.verb();
+        let facts = line.facts;
+        let mut drop = None;
+        if facts.bare_lf || facts.bare_cr {
+            drop = drop.or(self.observe(Evidence::BareNewline));
+        }
+        if (verb == Verb::Unknown || facts.nul || facts.control)
+            && !facts.bare_cr
+            && let Some(kind) = not_smtp(line.text)
+        {
+            drop = drop.or(self.observe(Evidence::NotSmtp(kind)));
+        }
+        if more && verb != Verb::Quit {
+            drop = drop.or(self.observe(Evidence::Pipelined(verb)));
+        }
+        if let Some(test) = drop {
+            return self.dropped(test);
+        }
+        if facts.bare_cr || facts.nul {
+            return error(500, Enhanced(5, 5, 2), "Syntax error: bare CR or NUL in a command");
+        }
+        self.answer(command, line.text)
+    }
+
+    /// Takes evidence in; the test that failed if the client is to be dropped.
+    fn observe(&mut self, evidence: Evidence) -> Option<Test> {
+        match self.report.screen.as_mut()?.observe(evidence)? {
+            Verdict::Drop(test) => Some(test),
+            Verdict::Pass | Verdict::Enforce(_) => None,
+        }
+    }
+
+    fn dropped(&self, test: Test) -> Reaction {
+        let reply = self.report.screen.as_ref().map(|screen| refusal::failed(self.guest, screen, test, Manner::Drop));
+        Reaction::SayLast(reply.unwrap_or_default(), Outcome::Dropped)
+    }
+
+    /// Whether the client may be handed off; if not, the refusal.
+    fn refusal(&self) -> Option<Vec<u8>> {
+        let screen = self.report.screen.as_ref()?;
+        match screen.verdict() {
+            Verdict::Pass => None,
+            Verdict::Enforce(test) | Verdict::Drop(test) => {
+                Some(refusal::failed(self.guest, screen, test, Manner::Enforce))
+            }
+        }
+    }
+
+    fn answer(&mut self, command: Command<'_>, text: &[u8]) -> Reaction {
+        match command {
+            Command::Helo { name } => self.hello(false, name),
+            Command::Ehlo { name } => self.hello(true, name),
+            Command::Mail(envelope) => self.mail(&envelope, text),
+            Command::Rcpt(envelope) => self.rcpt(&envelope),
+            Command::Auth(_) => self.auth(),
+            Command::StartTls => self.starttls(),
+            Command::Rset => {
+                self.mail = None;
+                ok(250, Enhanced(2, 0, 0), "Ok")
+            }
+            Command::Noop => ok(250, Enhanced(2, 0, 0), "Ok"),
+            Command::Quit => {
+                let outcome = self.outcome_of_refusal(Outcome::HungUp);
+                Reaction::SayLast(reply_of(221, Enhanced(2, 0, 0), "Bye"), outcome)
+            }
+            Command::Data if self.mail.is_some() => error(554, Enhanced(5, 5, 1), "No valid recipients"),
+            Command::Data => error(503, Enhanced(5, 5, 1), "Need RCPT first"),
+            // The chunk follows at once; without a transaction there is no telling it from commands.
+            Command::Bdat(_) | Command::Malformed { verb: Verb::Bdat, .. } => {
+                let reply = reply_of(503, Enhanced(5, 5, 1), "Need RCPT first; closing, for the chunk is no command");
+                Reaction::SayLast(reply, self.outcome_of_refusal(Outcome::ProtocolFault))
+            }
+            Command::Vrfy(_) => ok(252, Enhanced(2, 0, 0), "Cannot verify, but will take mail and try to deliver it"),
+            Command::Help(_) => ok(214, Enhanced(2, 0, 0), "See RFC 5321"),
+            Command::Expn(_) | Command::Etrn(_) | Command::Xclient(_) | Command::Xforward(_) => {
+                error(502, Enhanced(5, 5, 1), "Command not offered here")
+            }
+            Command::Malformed { verb, reason } => self.malformed(verb, reason),
+            Command::Unknown { .. } => error(500, Enhanced(5, 5, 2), "Command not recognized"),
+        }
+    }
+
+    fn hello(&mut self, extended: bool, name: &[u8]) -> Reaction {
+        self.report.helo = Some(name.into());
+        let screen = self.report.screen.as_ref();
+        let faults = screen.map(|screen| helo::examine(name, self.guest.client.ip(), &screen.settings().names));
+        for fault in faults.unwrap_or_default().iter() {
+            if let Some(test) = self.observe(Evidence::Named(fault)) {
+                return self.dropped(test);
+            }
+        }
+        if name.is_empty() {
+            return error(501, Enhanced(5, 5, 4), "Syntax: EHLO hostname");
+        }
+        let backend = &self.guest.gate.backend;
+        let offer = backend.offer();
+        if offer.is_none() && backend.presence() == Presence::Away {
+            return Reaction::SayLast(refusal::unavailable(self.guest), Outcome::BackendFailed);
+        }
+        self.hello = Some(Hello { extended, name: name.into() });
+        self.mail = None;
+        self.told = Keywords::NONE;
+        let hostname = &self.guest.gate.settings.hostname;
+        if !extended {
+            return Reaction::Say(plain(250, hostname), false);
+        }
+        let offer = offer.unwrap_or_default();
+        let keep = if self.guest.gate.settings.relay.auth { OFFERED.with(Keyword::Auth) } else { OFFERED };
+        self.told = offer.keywords.and(keep);
+        let mut reply = Vec::with_capacity(256);
+        offer.write(&mut reply, hostname.as_bytes(), self.told);
+        Reaction::Say(reply, false)
+    }
+
+    fn mail(&mut self, envelope: &Envelope<'_>, line: &[u8]) -> Reaction {
+        if self.hello.is_none() {
+            return error(503, Enhanced(5, 5, 1), "Send HELO or EHLO first");
+        }
+        if self.mail.is_some() {
+            return error(503, Enhanced(5, 5, 1), "Nested MAIL command");
+        }
+        let mut used = Keywords::NONE;
+        for (keyword, value) in envelope.parameters() {
+            match Keyword::of_parameter(keyword, value) {
+                Some(keyword) if self.told.has(keyword) => used = used.with(keyword),
+                _ => return error(555, Enhanced(5, 5, 4), "MAIL parameter not recognized"),
+            }
+        }
+        self.report.from.get_or_insert_with(|| envelope.path.mailbox.into());
+        self.mail = Some(Mail { line: line.into(), used });
+        ok(250, Enhanced(2, 1, 0), "Ok")
+    }
+
+    fn rcpt(&mut self, envelope: &Envelope<'_>) -> Reaction {
+        if self.mail.is_none() {
+            return error(503, Enhanced(5, 5, 1), "Need MAIL first");
+        }
+        if self.report.to.len() < RECIPIENTS {
+            self.report.to.push(envelope.path.mailbox.into());
+        }
+        match self.refusal() {
+            None => Reaction::HandOff,
+            Some(reply) => Reaction::Say(reply, true),
+        }
+    }
+
+    fn auth(&mut self) -> Reaction {
+        if self.told.has(Keyword::Auth) {
+            return match self.refusal() {
+                None => Reaction::HandOff,
+                Some(reply) => Reaction::Say(reply, true),
+            };
+        }
+        if !self.guest.gate.settings.relay.auth
+            && let Some(test) = self.observe(Evidence::TriedAuth)
+        {
+            return self.dropped(test);
+        }
+        error(503, Enhanced(5, 5, 1), "AUTH is not offered here")
+    }
+
+    fn starttls(&mut self) -> Reaction {
+        if !self.told.has(Keyword::StartTls) {
+            error(502, Enhanced(5, 5, 1), "STARTTLS is not offered here")
+        } else if self.mail.is_some() {
+            error(503, Enhanced(5, 5, 1), "STARTTLS within a transaction")
+        } else if self.refusal().is_some() {
+            // It is between the client and a backend that the client will not meet; without TLS it can go on to hear why.
+            error(454, Enhanced(4, 7, 0), "TLS not available")
+        } else {
+            Reaction::HandOff
+        }
+    }
+
+    fn malformed(&mut self, verb: Verb, reason: Malformed) -> Reaction {
+        if verb == Verb::Auth && !self.guest.gate.settings.relay.auth {
+            return self.auth();
+        }
+        let text = match reason {
+            Malformed::UnexpectedParameter => "Syntax error: no parameter allowed",
+            Malformed::MissingParameter => "Syntax error: parameter missing",
+            Malformed::Path => "Syntax error in the path",
+            Malformed::Parameter => "Syntax error in a parameter",
+            Malformed::ChunkSize => "Syntax error in the chunk size",
+        };
+        error(501, Enhanced(5, 5, 4), text)
+    }
+}
+
+fn reply_of(code: u16, enhanced: Enhanced, text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 16);
+    if let Some(code) = Code::new(code) {
+        reply::write(&mut out, code, Some(enhanced), text);
+    }
+    out
+}
+
+fn plain(code: u16, text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 8);
+    if let Some(code) = Code::new(code) {
+        reply::write(&mut out, code, None, text);
+    }
+    out
+}
+
+fn ok(code: u16, enhanced: Enhanced, text: &str) -> Reaction {
+    Reaction::Say(reply_of(code, enhanced, text), false)
+}
+
+fn error(code: u16, enhanced: Enhanced, text: &str) -> Reaction {
+    Reaction::Say(reply_of(code, enhanced, text), true)
+}

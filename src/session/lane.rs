@@ -1,0 +1,305 @@
+//! A lane: one loop that accepts, and holds the strangers of its lot. There is one a core, each with a runtime of its own.
+//!
+//! The lane's sockets are in a poll of their own, which the runtime sees as one descriptor. So a stranger that waits
+//! costs the runtime nothing, and a bot can come, talk and be turned away without a task being made for it.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+use tokio::io::Interest as Readiness;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::time::{Instant, sleep_until};
+
+use super::arrival::{Accepted, Arrival, Door};
+use super::pregreet::Lot;
+use super::recall::{Recall, recall};
+use super::{Gate, Guest, House, attend, refusal};
+use crate::dnsbl::Answer;
+use crate::journal::{Outcome, Recognition};
+use crate::metrics::{AcceptError, State};
+use crate::policy::quota::Full;
+
+/// Tokens below this are doors.
+const DOORS: usize = 1024;
+
+/// How many events are taken from the poll at once.
+const BATCH: usize = 256;
+
+/// How many connections a door accepts before the others inside get their turn.
+const ACCEPTS: usize = 32;
+
+/// How many who are still in a listening socket's queue are told that gatepost is stopping.
+const BACKLOG: usize = 4096;
+
+/// A line about accepting that goes wrong is logged at most this often.
+const COMPLAINT: Duration = Duration::from_secs(10);
+
+/// What the server tells a running lane.
+#[derive(Debug)]
+pub enum Order {
+    /// Listen at this door too.
+    Open(Door),
+    /// Listen no longer at this address.
+    Close(std::net::SocketAddr),
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub struct Lane {
+    house: Arc<House>,
+    poll: AsyncFd<PollFd>,
+    doors: Slab<Entrance>,
+    lot: Lot,
+    answers: UnboundedReceiver<Answer>,
+    complained: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Entrance {
+    door: Door,
+    /// Somebody may be waiting: the poll tells of it only once.
+    ready: bool,
+    /// Nothing is accepted before this.
+    paused: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct PollFd(Poll);
+
+impl AsRawFd for PollFd {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Lane {
+    /// A lane without doors. Must be made inside the runtime that will run it.
+    pub fn new(house: Arc<House>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        #[expect(deprecated, reason = "its successor is an unsafe fn; what that asks for holds, for `PollFd` owns the poll")]
+        let poll = AsyncFd::with_interest(PollFd(poll), Readiness::READABLE)?;
+        let (to, answers) = mpsc::unbounded_channel();
+        Ok(Self {
+            lot: Lot::new(Arc::clone(&house), registry, DOORS, to),
+            poll,
+            house,
+            doors: Slab::new(),
+            answers,
+            complained: None,
+        })
+    }
+
+    /// Opens a door.
+    pub fn open(&mut self, mut door: Door) -> io::Result<()> {
+        let entry = self.doors.vacant_entry();
+        if entry.key() >= DOORS {
+            return Err(io::Error::other("more than 1,024 listening addresses"));
+        }
+        self.poll.get_ref().0.registry().register(&mut door.listener, Token(entry.key()), Interest::READABLE)?;
+        entry.insert(Entrance { door, ready: true, paused: None });
+        Ok(())
+    }
+
+    /// Runs until the house is [draining](House::draining) and nobody is left in the lot.
+    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        let mut events = Events::with_capacity(BATCH);
+        let mut answers = Vec::with_capacity(BATCH);
+        let draining = self.house.draining.clone();
+        let draining = draining.cancelled();
+        tokio::pin!(draining);
+        let alarm = sleep_until(Instant::now());
+        tokio::pin!(alarm);
+        let mut open = true;
+        while open || !self.lot.is_empty() {
+            let due = self.next_deadline();
+            if let Some(due) = due
+                && due != alarm.deadline()
+            {
+                alarm.as_mut().reset(due);
+            }
+            let busy = self.has_ready_door();
+            tokio::select! {
+                biased;
+                () = &mut draining, if open => {
+                    open = false;
+                    self.stop();
+                }
+                Some(order) = orders.recv(), if open => self.obey(order),
+                _ = self.answers.recv_many(&mut answers, BATCH) => {
+                    for answer in answers.drain(..) {
+                        self.lot.answered(answer);
+                    }
+                }
+                turned = turn(&mut self.poll, &mut events) => {
+                    if turned.is_ok() {
+                        self.dispatch(&events);
+                    }
+                }
+                () = &mut alarm, if due.is_some() => {}
+                () = tokio::task::yield_now(), if busy => {}
+            }
+            self.accept();
+            self.lot.expire(Instant::now());
+        }
+    }
+
+    fn dispatch(&mut self, events: &Events) {
+        for event in events {
+            match self.doors.get_mut(event.token().0) {
+                Some(entrance) if event.token().0 < DOORS => entrance.ready = true,
+                _ => self.lot.readable(event.token(), event.is_read_closed()),
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Open(door) => {
+                let address = door.local;
+                if let Err(error) = self.open(door) {
+                    tracing::error!(%address, %error, "cannot listen");
+                }
+            }
+            Order::Close(address) => self.doors.retain(|_, entrance| entrance.door.local != address),
+        }
+    }
+
+    /// No more arrivals; those who had come as far as the listening socket are told, like those in the lot.
+    fn stop(&mut self) {
+        for index in 0..DOORS.min(self.doors.capacity()) {
+            for _ in 0..BACKLOG {
+                let Some(Entrance { door, .. }) = self.doors.get(index) else { break };
+                let Accepted::Client(arrival) = door.accept() else { break };
+                let gate = door.gate.load_full();
+                let guest = self.guest(&gate, &arrival, Recognition::Stranger);
+                let reply = refusal::stopping(&guest);
+                self.lot.turn_away(arrival.socket, guest, &reply, Outcome::Shutdown);
+            }
+        }
+        self.doors.clear();
+        self.lot.drain();
+    }
+
+    fn has_ready_door(&self) -> bool {
+        let now = Instant::now();
+        self.doors.iter().any(|(_, entrance)| entrance.ready && entrance.paused.is_none_or(|until| until <= now))
+    }
+
+    fn next_deadline(&mut self) -> Option<Instant> {
+        let paused = self.doors.iter().filter_map(|(_, entrance)| entrance.paused).min();
+        self.lot.next_deadline().into_iter().chain(paused).min()
+    }
+
+    fn accept(&mut self) {
+        for index in 0..self.doors.capacity() {
+            for _ in 0..ACCEPTS {
+                let Some(entrance) = self.doors.get_mut(index) else { break };
+                if !entrance.ready || entrance.paused.is_some_and(|until| until > Instant::now()) {
+                    break;
+                }
+                entrance.paused = None;
+                match entrance.door.accept() {
+                    Accepted::Client(arrival) => {
+                        let gate = entrance.door.gate.load_full();
+                        self.admit(&gate, arrival);
+                    }
+                    Accepted::Nobody => entrance.ready = false,
+                    Accepted::Gone => entrance.door.gate.load().metrics.accept_failed(AcceptError::Connection),
+                    Accepted::Pause(pause, error) => {
+                        entrance.paused = Some(Instant::now() + pause);
+                        let address = entrance.door.local;
+                        let shortage = super::arrival::is_shortage(&error);
+                        let kind = if shortage { AcceptError::Resources } else { AcceptError::Listener };
+                        entrance.door.gate.load().metrics.accept_failed(kind);
+                        self.complain(address, &error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn complain(&mut self, address: std::net::SocketAddr, error: &io::Error) {
+        let now = Instant::now();
+        if self.complained.is_none_or(|last| now.saturating_duration_since(last) >= COMPLAINT) {
+            self.complained = Some(now);
+            tracing::error!(
+                %address, %error,
+                "cannot accept; those inside are served on. Out of descriptors? Raise LimitNOFILE= of the service, or lower \
+                 `sessions` in [limits]"
+            );
+        }
+    }
+
+    fn admit(&mut self, gate: &Arc<Gate>, arrival: Arrival) {
+        match recall(&self.house, gate, arrival.client.ip()) {
+            Recall::Known(recognition, place, screen) => {
+                let mut guest = self.guest(gate, &arrival, recognition);
+                guest.place = Some(place);
+                guest.presence = Some(gate.metrics.present(State::Relay));
+                match tokio::net::TcpStream::from_std(arrival.socket.into()) {
+                    Ok(socket) => attend::spawn_known(Arc::clone(&self.house), guest, screen, socket),
+                    Err(error) => attend::lost(&self.house, guest, &error),
+                }
+            }
+            Recall::Stranger(place, screen) => {
+                let mut guest = self.guest(gate, &arrival, Recognition::Stranger);
+                guest.place = Some(place);
+                guest.presence = Some(gate.metrics.present(State::Parked));
+                self.lot.park(arrival.socket, guest, screen);
+            }
+            Recall::Denied => {
+                let guest = self.guest(gate, &arrival, Recognition::Denied);
+                let reply = refusal::denied(&guest);
+                self.lot.turn_away(arrival.socket, guest, &reply, Outcome::Dropped);
+            }
+            Recall::Full(full) => {
+                let guest = self.guest(gate, &arrival, Recognition::Stranger);
+                let reply = match full {
+                    Full::Client => refusal::too_many(&guest),
+                    Full::Total => refusal::full(&guest),
+                };
+                self.lot.turn_away(arrival.socket, guest, &reply, Outcome::Limited);
+            }
+        }
+    }
+
+    fn guest(&self, gate: &Arc<Gate>, arrival: &Arrival, recognition: Recognition) -> Guest {
+        Guest {
+            id: self.house.ids.next(),
+            gate: Arc::clone(gate),
+            client: arrival.client,
+            local: arrival.local,
+            arrived: Instant::now(),
+            begin: self.house.clock.now(),
+            recognition,
+            place: None,
+            presence: None,
+        }
+    }
+}
+
+/// Waits until the poll has something to tell, and takes a batch of it.
+async fn turn(poll: &mut AsyncFd<PollFd>, events: &mut Events) -> io::Result<()> {
+    loop {
+        let mut ready = poll.readable_mut().await?;
+        let polled = ready.get_inner_mut().0.poll(events, Some(Duration::ZERO));
+        if let Err(error) = polled {
+            if error.kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            return Err(error);
+        }
+        if events.iter().count() < BATCH {
+            ready.clear_ready();
+        }
+        if !events.is_empty() {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! Pregreet: the lot, where strangers wait for the greeting. Bots cannot.
+//!
+//! A stranger gets the teaser `220-`, and then the wait: at least [`Greet::minimum`](crate::screen::Greet) while
+//! speaking early would count, at most [`Greet::maximum`](crate::screen::Greet) for the lists, and over as soon as
+//! nothing that is outstanding could change the verdict. What it says meanwhile is peeked at, not taken: under `observe`
+//! it is still there for whoever speaks with the client next.
+//!
+//! ```text
+//!            ┌── a drop is due ──► one reply ──► leaving ──► closed (client has read it, or LINGER is over)
+//! park ──► waiting
+//!            ├── wait over ──► a task: dialogue or handoff
+//!            └── client hung up ──► departure
+//! ```
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use slab::Slab;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+
+use super::deadlines::Deadlines;
+use super::departure::{self, Report};
+use super::refusal::{self, Manner};
+use super::{Guest, House, attend, greeting};
+use crate::dnsbl::{Answer, Waiter};
+use crate::journal::{Outcome, Stage};
+use crate::screen::{Early, Evidence, Screen, Test, Verdict};
+use crate::smtp::line::{self, Scan};
+
+/// How much of what a client says too early is looked at (postscreen's figure).
+const PEEK: usize = 1024;
+
+/// How much of it is shown in the journal.
+const SHOWN: usize = 100;
+
+/// How long a client that was turned away has for reading why, before the connection is torn down.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How many that were turned away may linger at once in a lane; beyond that they are closed at once.
+const LINGERING: usize = 2048;
+
+/// How much a client that was turned away may still say.
+const LAST_WORDS: usize = 65_536;
+
+/// Where strangers wait.
+#[derive(Debug)]
+pub(super) struct Lot {
+    house: Arc<House>,
+    registry: Registry,
+    /// What is added to a place's number to make its token.
+    first_token: usize,
+    places: Slab<Place>,
+    deadlines: Deadlines<Key>,
+    answers: UnboundedSender<Answer>,
+    round: u32,
+    leaving: usize,
+}
+
+/// A place in the lot, and which of those who have had it is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Key {
+    place: u32,
+    round: u32,
+}
+
+#[derive(Debug)]
+struct Place {
+    socket: TcpStream,
+    round: u32,
+    who: Who,
+}
+
+#[derive(Debug)]
+enum Who {
+    Waiting(Stranger),
+    Leaving { said: usize },
+}
+
+/// A stranger who waits.
+#[derive(Debug)]
+pub(super) struct Stranger {
+    pub guest: Guest,
+    pub screen: Screen,
+    /// Whether the greeting has been begun with a line `220-`.
+    pub teased: bool,
+    /// What it said too early, fit to be shown.
+    pub said: Option<Box<str>>,
+}
+
+impl Lot {
+    pub(super) fn new(
+        house: Arc<House>,
+        registry: Registry,
+        first_token: usize,
+        answers: UnboundedSender<Answer>,
+    ) -> Self {
+        Self {
+            house,
+            registry,
+            first_token,
+            places: Slab::new(),
+            deadlines: Deadlines::new(),
+            answers,
+            round: 0,
+            leaving: 0,
+        }
+    }
+
+    /// Whether nobody is there.
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Takes a stranger in.
+    pub(super) fn park(&mut self, socket: TcpStream, guest: Guest, screen: Screen) {
+        let now = guest.arrived;
+        self.round = self.round.wrapping_add(1);
+        let round = self.round;
+        let entry = self.places.vacant_entry();
+        let key = Key { place: u32::try_from(entry.key()).unwrap_or(u32::MAX), round };
+        let mut stranger = Stranger { guest, screen, teased: false, said: None };
+
+        let mut verdict = None;
+        if stranger.screen.due().has(Test::Dnsbl)
+            && let Some(dnsbl) = &stranger.guest.gate.dnsbl
+        {
+            let waiter = Waiter { to: self.answers.clone(), ticket: key.ticket() };
+            let score = dnsbl.ask(stranger.guest.client.ip(), waiter);
+            verdict = stranger.screen.observe(Evidence::Listed(score));
+        }
+        let greet = &stranger.screen.settings().greet;
+        let wait = stranger.screen.wait();
+        if wait.minimum
+            && verdict.is_none()
+            && let Some(teaser) = &greet.teaser
+        {
+            let line = greeting::teaser(teaser);
+            // Into an empty send buffer; should it not fit, the greeting is lost and the client with it.
+            stranger.teased = (&socket).write(&line).is_ok();
+        }
+        if !wait.is_over() {
+            self.deadlines.push(now, if wait.minimum { greet.minimum } else { greet.maximum }, key);
+        }
+        let token = Token(self.first_token + entry.key());
+        let place = entry.insert(Place { socket, round, who: Who::Waiting(stranger) });
+        if self.registry.register(&mut place.socket, token, Interest::READABLE).is_err() {
+            // Only for want of kernel memory. The client has heard nothing that binds us.
+            self.hang_up(key.place as usize, Some("cannot watch the connection: out of kernel memory"));
+            return;
+        }
+        self.settle(key.place as usize, verdict);
+    }
+
+    /// Turns somebody away that was never let in.
+    pub(super) fn turn_away(&mut self, socket: TcpStream, guest: Guest, reply: &[u8], outcome: Outcome) {
+        departure::depart(&self.house, guest, Stage::Recall, outcome, Report::default());
+        if self.leaving >= LINGERING {
+            let _ = (&socket).write(reply);
+            return;
+        }
+        self.round = self.round.wrapping_add(1);
+        let entry = self.places.vacant_entry();
+        let index = entry.key();
+        let place = entry.insert(Place { socket, round: self.round, who: Who::Leaving { said: 0 } });
+        self.leaving += 1;
+        let token = Token(self.first_token + index);
+        if self.registry.register(&mut place.socket, token, Interest::READABLE).is_err() {
+            self.vacate(index);
+            return;
+        }
+        self.see_off(index, reply);
+    }
+
+    /// Something has happened on a socket; `closed` if its client will say nothing more.
+    pub(super) fn readable(&mut self, token: Token, closed: bool) {
+        let Some(index) = token.0.checked_sub(self.first_token) else { return };
+        self.hear(index);
+        // The poll is edge-triggered: a close that came together with the last bytes is not told of again.
+        if closed && self.places.get(index).is_some_and(|place| matches!(place.who, Who::Leaving { .. })) {
+            self.vacate(index);
+        }
+    }
+
+    fn hear(&mut self, index: usize) {
+        let Some(place) = self.places.get_mut(index) else { return };
+        match &mut place.who {
+            Who::Leaving { said } => {
+                if drain(&mut place.socket, said) == Drained::Over {
+                    self.vacate(index);
+                }
+            }
+            Who::Waiting(stranger) => {
+                let mut peeked = [0; PEEK];
+                match place.socket.peek(&mut peeked) {
+                    Ok(0) => self.hang_up(index, None),
+                    Ok(n) => {
+                        let verdict = stranger.spoke(peeked.get(..n).unwrap_or_default());
+                        self.settle(index, verdict);
+                    }
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(_) => self.hang_up(index, None),
+                }
+            }
+        }
+    }
+
+    /// The lists say more.
+    pub(super) fn answered(&mut self, answer: Answer) {
+        let key = Key::of(answer.ticket);
+        let Some(index) = self.find(key) else { return };
+        let Some(Place { who: Who::Waiting(stranger), .. }) = self.places.get_mut(index) else { return };
+        let verdict = stranger.screen.observe(Evidence::Listed(answer.score));
+        self.settle(index, verdict);
+    }
+
+    /// When [`Self::expire`] is to be called next.
+    pub(super) fn next_deadline(&mut self) -> Option<Instant> {
+        let places = &self.places;
+        self.deadlines.skip(|key| places.get(key.place as usize).is_none_or(|place| place.round != key.round));
+        self.deadlines.next()
+    }
+
+    /// Time has passed.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while let Some(key) = self.deadlines.pop(now) {
+            let Some(index) = self.find(key) else { continue };
+            let Some(place) = self.places.get_mut(index) else { continue };
+            let Who::Waiting(stranger) = &mut place.who else {
+                self.vacate(index);
+                continue;
+            };
+            let greet = &stranger.screen.settings().greet;
+            let longer = greet.maximum.saturating_sub(greet.minimum);
+            if now >= stranger.guest.arrived + greet.maximum {
+                let verdict = stranger.screen.stop_waiting();
+                match verdict {
+                    Some(_) => self.settle(index, verdict),
+                    None => self.move_on(index),
+                }
+            } else {
+                stranger.screen.waited();
+                if !stranger.screen.wait().is_over() {
+                    self.deadlines.push(now, longer, key);
+                }
+                self.settle(index, None);
+            }
+        }
+    }
+
+    /// gatepost is stopping: nobody who waits is kept.
+    pub(super) fn drain(&mut self) {
+        let waiting: Vec<usize> = self
+            .places
+            .iter()
+            .filter_map(|(index, place)| matches!(place.who, Who::Waiting(_)).then_some(index))
+            .collect();
+        for index in waiting {
+            let Some(Place { who: Who::Waiting(stranger), .. }) = self.places.get(index) else { continue };
+            let reply = refusal::stopping(&stranger.guest);
+            self.dismiss(index, &reply, Outcome::Shutdown);
+        }
+    }
+
+    /// Does what the state of the screening asks for.
+    fn settle(&mut self, index: usize, verdict: Option<Verdict>) {
+        let Some(Place { who: Who::Waiting(stranger), .. }) = self.places.get(index) else { return };
+        match verdict {
+            Some(Verdict::Drop(test)) => {
+                let reply = refusal::failed(&stranger.guest, &stranger.screen, test, Manner::Drop);
+                self.dismiss(index, &reply, Outcome::Dropped);
+            }
+            _ if stranger.screen.wait().is_over() => self.move_on(index),
+            _ => {}
+        }
+    }
+
+    /// The wait is over: from here on the stranger has a task of its own.
+    fn move_on(&mut self, index: usize) {
+        let Some(mut place) = self.places.try_remove(index) else { return };
+        let Who::Waiting(stranger) = place.who else { return };
+        Self::waited(&stranger);
+        let house = Arc::clone(&self.house);
+        let tokio_socket = self
+            .registry
+            .deregister(&mut place.socket)
+            .and_then(|()| tokio::net::TcpStream::from_std(place.socket.into()));
+        match tokio_socket {
+            Ok(socket) => attend::spawn(house, stranger, socket),
+            Err(error) => {
+                let report = Report {
+                    screen: Some(stranger.screen),
+                    said: stranger.said,
+                    note: Some(format!("cannot watch the connection: {error}")),
+                    ..Report::default()
+                };
+                departure::depart(&house, stranger.guest, Stage::Pregreet, Outcome::Limited, report);
+            }
+        }
+    }
+
+    /// The client has left, or cannot be kept.
+    fn hang_up(&mut self, index: usize, note: Option<&str>) {
+        let Some(Place { who: Who::Waiting(stranger), .. }) = self.vacate(index) else { return };
+        Self::waited(&stranger);
+        let conclusion = stranger.screen.abandon(self.house.clock.now());
+        departure::remember(&self.house, &stranger.guest, &conclusion);
+        let report = Report {
+            screen: Some(stranger.screen),
+            said: stranger.said,
+            note: note.map(str::to_owned),
+            ..Report::default()
+        };
+        departure::depart(&self.house, stranger.guest, Stage::Pregreet, Outcome::HungUp, report);
+    }
+
+    /// One reply, and the visit is over; the socket stays until the client has read it.
+    fn dismiss(&mut self, index: usize, reply: &[u8], outcome: Outcome) {
+        let Some(place) = self.places.get_mut(index) else { return };
+        let Who::Waiting(stranger) = std::mem::replace(&mut place.who, Who::Leaving { said: 0 }) else { return };
+        self.leaving += 1;
+        Self::waited(&stranger);
+        if outcome == Outcome::Dropped {
+            let conclusion = stranger.screen.abandon(self.house.clock.now());
+            departure::remember(&self.house, &stranger.guest, &conclusion);
+        }
+        let report = Report { screen: Some(stranger.screen), said: stranger.said, ..Report::default() };
+        departure::depart(&self.house, stranger.guest, Stage::Pregreet, outcome, report);
+        self.see_off(index, reply);
+    }
+
+    /// Says the last words to somebody in the state [`Who::Leaving`]. What the client has said is read first, and read
+    /// on until it closes: closing a socket with unread bytes resets the connection, and the reply would be lost with it.
+    fn see_off(&mut self, index: usize, reply: &[u8]) {
+        let full = self.leaving > LINGERING;
+        let Some(place) = self.places.get_mut(index) else { return };
+        let Who::Leaving { said } = &mut place.who else { return };
+        let drained = drain(&mut place.socket, said);
+        let told = (&place.socket).write(reply).is_ok();
+        let _ = place.socket.shutdown(Shutdown::Write);
+        if full || !told || drained == Drained::Over {
+            self.vacate(index);
+            return;
+        }
+        let key = Key { place: u32::try_from(index).unwrap_or(u32::MAX), round: place.round };
+        self.deadlines.push(Instant::now(), LINGER, key);
+    }
+
+    /// The wait of a stranger is over, in whatever way.
+    fn waited(stranger: &Stranger) {
+        stranger.guest.gate.metrics.parked(stranger.guest.arrived.elapsed());
+    }
+
+    fn find(&self, key: Key) -> Option<usize> {
+        let index = key.place as usize;
+        self.places.get(index).filter(|place| place.round == key.round).map(|_| index)
+    }
+
+    /// Closing the socket takes it out of the poll.
+    fn vacate(&mut self, index: usize) -> Option<Place> {
+        let place = self.places.try_remove(index)?;
+        if matches!(place.who, Who::Leaving { .. }) {
+            self.leaving -= 1;
+        }
+        Some(place)
+    }
+}
+
+impl Stranger {
+    /// It has spoken; `peeked` is what.
+    fn spoke(&mut self, peeked: &[u8]) -> Option<Verdict> {
+        if !self.screen.due().has(Test::Pregreet) {
+            return None;
+        }
+        let early = Early::of(peeked);
+        self.guest.gate.metrics.spoke_early(early);
+        let verdict = self.screen.observe(Evidence::SpokeEarly(early));
+        let after = self.guest.arrived.elapsed().as_secs_f32();
+        self.said = Some(format!("{} bytes after {after:.2} s: {}", peeked.len(), shown(peeked)).into());
+        verdict
+    }
+}
+
+/// The first line of what was said, escaped and capped. What follows it may be an AUTH exchange: it is never shown, nor
+/// are the parameters of AUTH itself.
+fn shown(peeked: &[u8]) -> String {
+    let first = match line::scan(peeked, PEEK) {
+        Scan::Line(line) => line.text,
+        Scan::Incomplete | Scan::TooLong => peeked,
+    };
+    let first = first.get(..SHOWN).unwrap_or(first);
+    let verb = first.trim_ascii_start();
+    if verb.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH")) {
+        return "AUTH …".to_owned();
+    }
+    first.escape_ascii().to_string()
+}
+
+#[derive(PartialEq, Eq)]
+enum Drained {
+    /// Nothing to read now.
+    Waiting,
+    /// Closed, broken, or it has said too much.
+    Over,
+}
+
+/// Reads and forgets.
+fn drain(socket: &mut TcpStream, said: &mut usize) -> Drained {
+    let mut scratch = [0; 4096];
+    loop {
+        match socket.read(&mut scratch) {
+            Ok(0) => return Drained::Over,
+            Ok(n) => {
+                *said += n;
+                if *said > LAST_WORDS {
+                    return Drained::Over;
+                }
+                if n < scratch.len() {
+                    return Drained::Waiting;
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Drained::Waiting,
+            Err(_) => return Drained::Over,
+        }
+    }
+}
+
+impl Key {
+    fn ticket(self) -> u64 {
+        u64::from(self.place) << 32 | u64::from(self.round)
+    }
+
+    fn of(ticket: u64) -> Self {
+        Self { place: (ticket >> 32) as u32, round: ticket as u32 }
+    }
+}

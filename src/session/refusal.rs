@@ -1,0 +1,117 @@
+//! What gatepost says when it turns somebody away: what and why, the visit's id, and whom to ask.
+//!
+//! | what | refused at RCPT | dropped |
+//! | --- | --- | --- |
+//! | a failed test | 550 | 521 |
+//! | the access list | – | 521 |
+//! | our own limits, our own or the backend's trouble | – | 421 |
+
+use std::fmt::Write;
+
+use super::Guest;
+use crate::screen::{Evidence, Screen, Test};
+use crate::smtp::reply::{self, Code, Enhanced};
+
+/// 521: this host does not accept your mail (RFC 7504).
+const DROPPED: u16 = 521;
+const REFUSED: u16 = 550;
+const CLOSING: u16 = 421;
+
+/// Whether the connection goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Manner {
+    /// This recipient is refused.
+    Enforce,
+    /// This is the last that the client hears.
+    Drop,
+}
+
+/// The reply to a client that has failed `test`.
+pub(super) fn failed(guest: &Guest, screen: &Screen, test: Test, manner: Manner) -> Vec<u8> {
+    let code = match manner {
+        Manner::Enforce => REFUSED,
+        Manner::Drop => DROPPED,
+    };
+    let client = guest.client.ip();
+    let (enhanced, text) = match test {
+        Test::Pregreet => (Enhanced(5, 5, 1), "Protocol error: you spoke before it was your turn".to_owned()),
+        Test::Pipelining => (Enhanced(5, 5, 1), "Protocol error: you did not wait for the reply".to_owned()),
+        Test::BareNewline => (Enhanced(5, 5, 1), "Protocol error: lines end in CR LF".to_owned()),
+        Test::NotSmtp => (Enhanced(5, 7, 0), "This is a mail server; what you speak is not SMTP".to_owned()),
+        Test::AuthNotOffered => (Enhanced(5, 7, 1), "AUTH is not offered here; use the submission port".to_owned()),
+        Test::Dnsbl => {
+            let list = screen.score().worst.and_then(|index| list_name(guest, index)).unwrap_or("a DNS list");
+            (Enhanced(5, 7, 1), format!("Service unavailable; client [{client}] blocked using {list}"))
+        }
+        Test::HeloName => (Enhanced(5, 7, 1), format!("Helo command rejected: {}", named(screen, test))),
+        Test::HeloSyntax => (Enhanced(5, 5, 2), format!("Helo command rejected: {}", named(screen, test))),
+    };
+    write(guest, code, enhanced, text)
+}
+
+/// The display name of the list at `index`.
+pub(super) fn list_name(guest: &Guest, index: u8) -> Option<&str> {
+    let dnsbl = guest.gate.dnsbl.as_ref()?;
+    dnsbl.settings().sites.get(usize::from(index)).map(|site| site.display.as_str())
+}
+
+fn named(screen: &Screen, test: Test) -> String {
+    let seen = screen.seen().iter().find(|seen| seen.test() == test);
+    match seen {
+        Some(Evidence::Named(fault)) => fault.to_string(),
+        _ => "a name that we do not accept".to_owned(),
+    }
+}
+
+/// The access list says no.
+pub(super) fn denied(guest: &Guest) -> Vec<u8> {
+    let text = format!("Service unavailable; client [{}] is denied by local policy", guest.client.ip());
+    write(guest, DROPPED, Enhanced(5, 7, 1), text)
+}
+
+/// The client has too many sessions open.
+pub(super) fn too_many(guest: &Guest) -> Vec<u8> {
+    write(guest, CLOSING, Enhanced(4, 7, 0), "Too many connections from your address, try again later".to_owned())
+}
+
+/// All places are taken.
+pub(super) fn full(guest: &Guest) -> Vec<u8> {
+    write(guest, CLOSING, Enhanced(4, 3, 2), "All screening ports are busy, try again later".to_owned())
+}
+
+/// The backend is away, or we are in trouble ourselves.
+pub(super) fn unavailable(guest: &Guest) -> Vec<u8> {
+    write(guest, CLOSING, Enhanced(4, 3, 2), "Service not available, try again later".to_owned())
+}
+
+/// gatepost is stopping.
+pub(super) fn stopping(guest: &Guest) -> Vec<u8> {
+    write(guest, CLOSING, Enhanced(4, 3, 2), "Service is shutting down, try again later".to_owned())
+}
+
+/// Too slow.
+pub(super) fn too_slow(guest: &Guest) -> Vec<u8> {
+    write(guest, CLOSING, Enhanced(4, 4, 2), "Timeout exceeded".to_owned())
+}
+
+/// Over a limit of the dialogue; `what` is the rest of the sentence “Too many …”.
+pub(super) fn limited(guest: &Guest, what: &str) -> Vec<u8> {
+    write(guest, CLOSING, Enhanced(4, 7, 0), format!("{what}, closing"))
+}
+
+fn write(guest: &Guest, code: u16, enhanced: Enhanced, mut text: String) -> Vec<u8> {
+    let gate = &guest.gate.settings;
+    if code == CLOSING {
+        // RFC 5321 §4.2.3: 421 <domain> …
+        text.insert_str(0, &format!("{} ", gate.hostname));
+    }
+    let _ = write!(text, "; visit {}", guest.id);
+    if let Some(contact) = &gate.contact {
+        let _ = write!(text, "; {contact}");
+    }
+    let mut out = Vec::with_capacity(text.len() + 16);
+    if let Some(code) = Code::new(code) {
+        reply::write(&mut out, code, Some(enhanced), &text);
+    }
+    out
+}

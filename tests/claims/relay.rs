@@ -1,0 +1,416 @@
+//! The relay: a client that sends anything, a strict MTA that answers as it likes, and what both believe in the end.
+
+use std::time::Duration;
+
+use gatepost::relay::ending::End;
+use gatepost::relay::{BareNewline, Opening, Settings, Timeouts};
+
+use super::data::{assert_unambiguous, reference};
+use super::stage::Stage;
+
+/// Whatever the client sends, however the MTA answers, and in whatever pieces all of it comes: they agree on which
+/// messages were accepted and on every byte of them; each reply that the client gets is the one to its own oldest
+/// unanswered command; nothing positive is said but by the MTA; and no command reaches the MTA that could be read in two
+/// ways.
+///
+/// The first byte says how many of those behind it are choices: of the MTA's answers, and of how the bytes come. The
+/// rest is what the client sends.
+pub fn relay(input: &[u8]) {
+    let Some((&choices, rest)) = input.split_first() else { return };
+    let (choices, sent) = rest.split_at(usize::from(choices).min(rest.len()));
+    let mut tape = Tape(choices);
+    let mut mta = Mta::default();
+    let mut stage = Stage::new(&settings(), Opening::Greeting);
+    mta.greet(&mut tape);
+    play(&mut stage, &mut mta, &mut tape, sent);
+    let view = View::of(sent, &stage.to_client);
+    assert_eq!(stage.tally().messages, view.accepted.len() as u64);
+    let (seen, more) = mta.accepted.split_at_checked(view.accepted.len()).expect("accepted by the MTA, too");
+    assert_eq!(seen, view.accepted, "the messages that client and MTA agreed on");
+    if let Some(first) = more.first() {
+        // Its reply got lost with the connection.
+        assert!(stage.end.is_some_and(|end| end != End::Quit), "{:?}", stage.end);
+        assert!(view.unanswered.is_none_or(|message| message == *first));
+    }
+}
+
+fn settings() -> Settings {
+    let long = Duration::from_secs(300);
+    Settings {
+        auth: true,
+        bare_newline: BareNewline::Normalize,
+        max_errors: 20,
+        timeouts: Timeouts { command: long, data: long, reply: long, end_of_data: long, write: long },
+    }
+}
+
+/// Choices, one byte each; when they are used up, zero: the usual.
+struct Tape<'a>(&'a [u8]);
+
+impl Tape<'_> {
+    fn next(&mut self) -> u8 {
+        let Some((&first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        first
+    }
+
+    /// How many of `count` bytes come now. Zero: all of them.
+    fn some_of(&mut self, count: usize) -> usize {
+        match usize::from(self.next()) {
+            0 => count,
+            some => some.min(count),
+        }
+    }
+}
+
+fn play(stage: &mut Stage, mta: &mut Mta, tape: &mut Tape<'_>, sent: &[u8]) {
+    let (mut rest, mut taken) = (sent, 0);
+    while stage.end.is_none() && !stage.is_opaque() {
+        if (rest.is_empty() || tape.next() % 2 == 1) && !mta.out.is_empty() {
+            let said: Vec<u8> = mta.out.drain(..tape.some_of(mta.out.len())).collect();
+            stage.backend_says(&said);
+        } else if !rest.is_empty() {
+            let (now, later) = rest.split_at(tape.some_of(rest.len()));
+            stage.client_says(now);
+            rest = later;
+        } else if mta.closed {
+            stage.backend_closes();
+        } else {
+            stage.client_closes();
+        }
+        mta.take(&stage.to_backend[taken..], tape);
+        let moved = taken < stage.to_backend.len();
+        taken = stage.to_backend.len();
+        if rest.is_empty() && mta.out.is_empty() && !moved && !mta.closed && stage.end.is_none() {
+            stage.client_closes();
+            break;
+        }
+    }
+}
+
+/// A strict MTA: lines end in CRLF, mail data in CRLF "." CRLF. Each of its replies names the command that it is for.
+#[derive(Default)]
+struct Mta {
+    unread: Vec<u8>,
+    at: At,
+    /// What it says.
+    out: Vec<u8>,
+    /// It has closed, or said what nobody can make sense of.
+    closed: bool,
+    chunking: bool,
+    chunks: Vec<u8>,
+    accepted: Vec<Vec<u8>>,
+}
+
+#[derive(Default, Clone, Copy)]
+enum At {
+    #[default]
+    Command,
+    AuthLine,
+    Data,
+    Chunk(usize, bool),
+    Tls,
+}
+
+enum Mood {
+    Usual,
+    Refuse(u16),
+    Close,
+}
+
+impl Mta {
+    fn greet(&mut self, tape: &mut Tape<'_>) {
+        if let Mood::Usual = self.mood(b"greeting", tape) {
+            self.reply(220, b"greeting");
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8], tape: &mut Tape<'_>) {
+        self.unread.extend_from_slice(bytes);
+        while !self.closed && self.step(tape) {}
+    }
+
+    fn step(&mut self, tape: &mut Tape<'_>) -> bool {
+        match self.at {
+            At::Tls => false,
+            At::Command | At::AuthLine => {
+                let Some(end) = find(&self.unread, b"\r\n") else { return false };
+                let line: Vec<u8> = self.unread.drain(..end + 2).take(end).collect();
+                assert!(!line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)), "{}", line.escape_ascii());
+                if let At::AuthLine = self.at {
+                    self.at = At::Command;
+                    self.auth(&line, tape);
+                } else {
+                    self.command(&line, tape);
+                }
+                true
+            }
+            At::Data => {
+                let end = if self.unread.starts_with(b".\r\n") {
+                    Some(0)
+                } else {
+                    find(&self.unread, b"\r\n.\r\n").map(|at| at + 2)
+                };
+                let Some(end) = end else {
+                    if tape.next() >= 250 {
+                        let _ = self.mood(b"early", tape);
+                    }
+                    return false;
+                };
+                let message: Vec<u8> = self.unread.drain(..end + 3).collect();
+                assert_unambiguous(&message[..end]);
+                self.at = At::Command;
+                if let Mood::Usual = self.mood(b".", tape) {
+                    self.reply(250, b".");
+                    self.accepted.push(message);
+                }
+                true
+            }
+            At::Chunk(size, last) => {
+                if self.unread.len() < size {
+                    return false;
+                }
+                let chunk: Vec<u8> = self.unread.drain(..size).collect();
+                self.at = At::Command;
+                let mood = self.mood(b"BDAT", tape);
+                if let Mood::Usual = mood {
+                    self.reply(250, b"BDAT");
+                    self.chunks.extend(chunk);
+                }
+                if last {
+                    let message = std::mem::take(&mut self.chunks);
+                    self.accepted.extend(matches!(mood, Mood::Usual).then_some(message));
+                }
+                true
+            }
+        }
+    }
+
+    fn command(&mut self, line: &[u8], tape: &mut Tape<'_>) {
+        let verb = verb(line);
+        if verb == b"BDAT" {
+            assert!(self.chunking, "a chunk that was never offered");
+            let rest = std::str::from_utf8(&line[5..]).expect("ASCII");
+            let (size, last) = rest.strip_suffix(" LAST").map_or((rest, false), |size| (size, true));
+            let number: usize = size.parse().expect("a size");
+            assert_eq!(number.to_string(), size);
+            self.at = At::Chunk(number, last);
+            return;
+        }
+        if verb == b"AUTH" {
+            return self.auth(line, tape);
+        }
+        let code = match verb.as_slice() {
+            b"DATA" => 354,
+            b"STARTTLS" => 220,
+            b"QUIT" => 221,
+            b"HELO" | b"EHLO" | b"MAIL" | b"RCPT" | b"RSET" | b"NOOP" | b"VRFY" | b"EXPN" | b"HELP" | b"ETRN" => 250,
+            other => panic!("{} passed on", other.escape_ascii()),
+        };
+        let Mood::Usual = self.mood(line, tape) else { return };
+        match verb.as_slice() {
+            b"EHLO" => {
+                self.chunking = tape.next() % 4 != 3;
+                let marked = format!("250-{}\r\n", mark(line));
+                self.out.extend_from_slice(marked.as_bytes());
+                self.out.extend_from_slice(if self.chunking { b"250-CHUNKING\r\n" } else { b"250-X-MORE\r\n" });
+                self.out.extend_from_slice(b"250-STARTTLS\n250 AUTH PLAIN\r\n");
+            }
+            _ => self.reply(code, line),
+        }
+        match verb.as_slice() {
+            b"DATA" => self.at = At::Data,
+            b"STARTTLS" => self.at = At::Tls,
+            b"HELO" => self.chunking = false,
+            b"QUIT" => self.closed = true,
+            _ => {}
+        }
+    }
+
+    fn auth(&mut self, line: &[u8], tape: &mut Tape<'_>) {
+        if let Mood::Usual = self.mood(line, tape) {
+            match tape.next() % 3 {
+                0 => self.reply(535, line),
+                1 => self.reply(235, line),
+                _ => {
+                    self.reply(334, line);
+                    self.at = At::AuthLine;
+                }
+            }
+        }
+    }
+
+    fn reply(&mut self, code: u16, line: &[u8]) {
+        let reply = format!("{code} {}\r\n", mark(line));
+        self.out.extend_from_slice(reply.as_bytes());
+    }
+
+    /// How it takes a command. All but the usual is answered here.
+    fn mood(&mut self, line: &[u8], tape: &mut Tape<'_>) -> Mood {
+        let mood = match tape.next() {
+            0..=199 => return Mood::Usual,
+            200..=215 => Mood::Refuse(451),
+            216..=235 => Mood::Refuse(554),
+            236..=240 => Mood::Refuse(421),
+            241..=243 => Mood::Refuse(354),
+            244..=246 => Mood::Refuse(250),
+            _ => Mood::Close,
+        };
+        match mood {
+            // Right for most commands, wrong for DATA and the like: then it has not meant it.
+            Mood::Refuse(250) if !matches!(verb(line).as_slice(), b"DATA" | b"STARTTLS" | b"GREETING" | b"EARLY") => {
+                return Mood::Usual;
+            }
+            Mood::Refuse(code) => {
+                self.reply(code, line);
+                self.closed = code == 421 || code < 400;
+            }
+            Mood::Close => {
+                self.out.extend_from_slice(if tape.next() % 2 == 1 { b"what?\r\n" } else { b"" });
+                self.closed = true;
+            }
+            Mood::Usual => {}
+        }
+        mood
+    }
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
+}
+
+fn verb(line: &[u8]) -> Vec<u8> {
+    let line = line.trim_ascii();
+    let end = line.iter().position(|&byte| matches!(byte, b' ' | b'\t')).unwrap_or(line.len());
+    line[..end].to_ascii_uppercase()
+}
+
+/// What a reply calls the command that it is for.
+fn mark(line: &[u8]) -> String {
+    let digits: String = line.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    format!("#{digits}.{}", line.len())
+}
+
+/// What the client believes: its own bytes, read with the replies that it got.
+struct View {
+    accepted: Vec<Vec<u8>>,
+    /// The first message whose end was sent, and not answered.
+    unanswered: Option<Vec<u8>>,
+}
+
+impl View {
+    fn of(sent: &[u8], got: &[u8]) -> Self {
+        let mut view = Self { accepted: Vec::new(), unanswered: None };
+        let mut replies = replies(got).into_iter();
+        if replies.next().is_some_and(|greeting| greeting.is(220, b"greeting")) {
+            view.read(sent, &mut replies);
+        }
+        // What is left when the bytes are no commands any more is a farewell.
+        let left: Vec<_> = replies.collect();
+        assert!(left.iter().all(|reply| reply.mark.is_none()), "answers to nothing: {left:?}");
+        view
+    }
+
+    fn read(&mut self, sent: &[u8], replies: &mut impl Iterator<Item = Reply>) {
+        let (mut rest, mut chunks) = (sent, Vec::new());
+        while let Some(line) = take_line(&mut rest) {
+            let verb = verb(&line);
+            let Some(reply) = replies.next() else {
+                return;
+            };
+            if verb == b"BDAT" {
+                let words = String::from_utf8_lossy(&line).to_ascii_uppercase();
+                let mut words = words.split_ascii_whitespace().skip(1);
+                let size = words.next().and_then(|size| size.parse::<usize>().ok());
+                let Some((chunk, behind)) = size.and_then(|size| rest.split_at_checked(size)) else { return };
+                if reply.mark.is_none() {
+                    return;
+                }
+                assert!(reply.is(reply.code, b"BDAT"), "{reply:?}");
+                rest = behind;
+                if reply.is_positive() {
+                    chunks.extend_from_slice(chunk);
+                }
+                if words.next() == Some("LAST") {
+                    let message = std::mem::take(&mut chunks);
+                    self.accepted.extend(reply.is_positive().then_some(message));
+                }
+            } else if reply.mark.is_some() {
+                assert!(reply.is(reply.code, &line), "{reply:?} to {}", line.escape_ascii());
+            }
+            match (verb.as_slice(), reply.code) {
+                (_, 421) => return,
+                (b"STARTTLS", 220) => return,
+                (b"QUIT", _) if reply.mark.is_some() => return,
+                (b"AUTH", 334) => loop {
+                    let Some(line) = take_line(&mut rest) else { return };
+                    let Some(reply) = replies.next().filter(|reply| reply.mark.is_some()) else { return };
+                    assert!(reply.is(reply.code, &line), "{reply:?} to {}", line.escape_ascii());
+                    if reply.code == 421 {
+                        return;
+                    }
+                    if reply.code != 334 {
+                        break;
+                    }
+                },
+                (b"DATA", 354) => {
+                    let Some((message, length)) = reference(rest) else { return };
+                    rest = &rest[length..];
+                    match replies.next() {
+                        Some(reply) if reply.is(250, b".") => self.accepted.push(message),
+                        Some(reply) if reply.mark.is_some() && reply.code != 421 => assert!(reply.is(reply.code, b".")),
+                        _ => {
+                            self.unanswered = Some(message);
+                            return;
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn take_line(rest: &mut &[u8]) -> Option<Vec<u8>> {
+    let lf = rest.iter().position(|&byte| byte == b'\n')?;
+    let line = &rest[..lf];
+    *rest = &rest[lf + 1..];
+    Some(line.strip_suffix(b"\r").unwrap_or(line).to_vec())
+}
+
+#[derive(Debug)]
+struct Reply {
+    code: u16,
+    mark: Option<String>,
+}
+
+impl Reply {
+    fn is(&self, code: u16, line: &[u8]) -> bool {
+        self.code == code && self.mark.as_deref() == Some(mark(line).as_str())
+    }
+
+    fn is_positive(&self) -> bool {
+        self.code / 100 == 2
+    }
+}
+
+fn replies(got: &[u8]) -> Vec<Reply> {
+    let got = std::str::from_utf8(got).expect("ASCII");
+    let mut replies = Vec::new();
+    let mut first: Option<Option<String>> = None;
+    for line in got.split_terminator("\r\n") {
+        assert!(!line.contains(['\r', '\n']), "{line:?}");
+        let (code, text) = line.split_at(3);
+        let code = code.parse().expect("a code");
+        let mark =
+            first.take().unwrap_or_else(|| text.get(1..).filter(|text| text.starts_with('#')).map(str::to_owned));
+        if text.starts_with('-') {
+            first = Some(mark);
+            continue;
+        }
+        assert!(code >= 400 || mark.is_some(), "{line:?} is the gate's own");
+        replies.push(Reply { code, mark });
+    }
+    assert!(first.is_none(), "half a reply");
+    replies
+}

@@ -1,0 +1,112 @@
+//! A relay machine between two sides in memory: what its driver does, without sockets.
+
+use gatepost::relay::ending::{End, Event, Tally};
+use gatepost::relay::machine::{Machine, Step};
+use gatepost::relay::{Opening, Settings};
+
+/// Bytes on their way to the machine and what has come out of it.
+pub struct Stage {
+    machine: Machine,
+    from_client: Vec<u8>,
+    client_eof: bool,
+    from_backend: Vec<u8>,
+    backend_eof: bool,
+    /// What the backend got.
+    pub to_backend: Vec<u8>,
+    /// What the client got.
+    pub to_client: Vec<u8>,
+    /// What has been told.
+    pub events: Vec<Event>,
+    /// How it ended.
+    pub end: Option<End>,
+}
+
+impl Stage {
+    pub fn new(settings: &Settings, opening: Opening) -> Self {
+        Self {
+            machine: Machine::new(settings, opening),
+            from_client: Vec::new(),
+            client_eof: false,
+            from_backend: Vec::new(),
+            backend_eof: false,
+            to_backend: Vec::new(),
+            to_client: Vec::new(),
+            events: Vec::new(),
+            end: None,
+        }
+    }
+
+    pub fn client_says(&mut self, bytes: &[u8]) {
+        self.from_client.extend_from_slice(bytes);
+        self.advance();
+    }
+
+    pub fn client_closes(&mut self) {
+        self.client_eof = true;
+        self.advance();
+    }
+
+    pub fn backend_says(&mut self, bytes: &[u8]) {
+        self.from_backend.extend_from_slice(bytes);
+        self.advance();
+    }
+
+    pub fn backend_closes(&mut self) {
+        self.backend_eof = true;
+        self.advance();
+    }
+
+    pub fn drain(&mut self) {
+        self.machine.drain();
+        self.advance();
+    }
+
+    pub fn tally(&self) -> Tally {
+        self.machine.tally()
+    }
+
+    pub fn is_opaque(&self) -> bool {
+        self.machine.is_opaque()
+    }
+
+    /// As the driver does it: the backend's bytes first, until neither side moves.
+    fn advance(&mut self) {
+        let mut moved = true;
+        while moved && self.end.is_none() {
+            moved = false;
+            while self.end.is_none() {
+                let waiting = !self.from_client.is_empty();
+                match self.machine.backend_step(&self.from_backend, self.backend_eof, waiting) {
+                    Step::Pass(count) => self.to_client.extend(self.from_backend.drain(..count)),
+                    Step::Replace { take, with } => {
+                        self.from_backend.drain(..take);
+                        self.to_client.extend_from_slice(&with);
+                    }
+                    Step::Wait | Step::Hold => break,
+                    Step::Close(end) => self.end = Some(end),
+                    step => panic!("{step:?} of the backend's bytes"),
+                }
+                moved = true;
+                self.events.extend(self.machine.take_event());
+            }
+            while self.end.is_none() {
+                match self.machine.client_step(&self.from_client, self.client_eof) {
+                    Step::Pass(count) => self.to_backend.extend(self.from_client.drain(..count)),
+                    Step::Replace { take, with } => {
+                        self.from_client.drain(..take);
+                        self.to_backend.extend_from_slice(&with);
+                    }
+                    Step::Answer { take, with } => {
+                        self.from_client.drain(..take);
+                        self.to_client.extend_from_slice(with);
+                    }
+                    Step::Drop(take) => drop(self.from_client.drain(..take)),
+                    Step::Wait | Step::Hold => break,
+                    Step::Close(end) => self.end = Some(end),
+                }
+                moved = true;
+                self.events.extend(self.machine.take_event());
+            }
+        }
+    }
+}

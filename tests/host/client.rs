@@ -1,0 +1,268 @@
+//! The programs that people and web servers send with: swaks, curl, msmtp and Python's smtplib.
+//!
+//! Each sends a [`Letter`] byte for byte (the options below switch off what a program would add), says whether the
+//! server took it, and keeps what it said on the way. [`super::exim::send`] and [`super::postfix::Postfix`] stand for
+//! MTAs that send.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tempfile::NamedTempFile;
+
+use super::dialogue::stuffed;
+use super::letter::Letter;
+use super::peers::Peer;
+
+/// A program and its way of speaking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// swaks, one command at a time.
+    Swaks,
+    /// swaks with PIPELINING where it is announced.
+    SwaksPipelined,
+    /// curl, which pipelines nothing and says EHLO with the name in its URL.
+    Curl,
+    /// msmtp, which pipelines MAIL, RCPT and DATA where PIPELINING is announced.
+    Msmtp,
+    /// Python's smtplib, `sendmail`.
+    Smtplib,
+}
+
+/// When TLS begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encryption {
+    /// Never.
+    #[default]
+    None,
+    /// After STARTTLS, and the letter only then.
+    StartTls,
+    /// Before the greeting.
+    Implicit,
+}
+
+/// Where to send, and how. Certificates are not verified: what they say is for other tests.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The server.
+    pub server: SocketAddr,
+    /// The loopback address to come from; to the server, each is another client.
+    pub source: Ipv4Addr,
+    /// When TLS begins.
+    pub tls: Encryption,
+    /// User and password for AUTH.
+    pub login: Option<(String, String)>,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// True if the program reported success: the server confirmed the message for all recipients.
+    pub accepted: bool,
+    /// Standard output and standard error of the program.
+    pub transcript: String,
+}
+
+impl Call {
+    /// In clear, without AUTH, from 127.0.0.1.
+    pub fn to(server: SocketAddr) -> Self {
+        Self { server, source: Ipv4Addr::LOCALHOST, tls: Encryption::None, login: None }
+    }
+
+    /// The same from another loopback address.
+    pub fn from(mut self, source: Ipv4Addr) -> Self {
+        self.source = source;
+        self
+    }
+
+    /// The same with TLS.
+    pub fn over(mut self, tls: Encryption) -> Self {
+        self.tls = tls;
+        self
+    }
+
+    /// The same with AUTH, by PLAIN where the program lets us choose.
+    pub fn with_login(mut self, user: &str, password: &str) -> Self {
+        self.login = Some((user.to_owned(), password.to_owned()));
+        self
+    }
+}
+
+impl Outcome {
+    /// Panics with the transcript unless the letter was taken.
+    #[track_caller]
+    pub fn assert_accepted(&self) {
+        assert!(self.accepted, "not accepted:\n{}", self.transcript);
+    }
+
+    /// Panics with the transcript unless the letter was refused and `words` were among what was said.
+    #[track_caller]
+    pub fn assert_refused(&self, words: &str) {
+        assert!(!self.accepted, "accepted, but should not have been:\n{}", self.transcript);
+        assert!(self.transcript.contains(words), "not refused with {words:?}:\n{}", self.transcript);
+    }
+}
+
+impl Client {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Swaks, Self::SwaksPipelined, Self::Curl, Self::Msmtp, Self::Smtplib];
+
+    /// The program it needs.
+    pub fn peer(self) -> Peer {
+        match self {
+            Self::Swaks | Self::SwaksPipelined => Peer::Swaks,
+            Self::Curl => Peer::Curl,
+            Self::Msmtp => Peer::Msmtp,
+            Self::Smtplib => Peer::Python,
+        }
+    }
+
+    /// Sends one letter and waits for the end of the program.
+    pub fn send(self, call: &Call, letter: &Letter) -> Outcome {
+        match self {
+            Self::Swaks => swaks(call, letter, &[]),
+            Self::SwaksPipelined => swaks(call, letter, &["--pipeline"]),
+            Self::Curl => with_file(&letter.bytes, |file| curl(call, letter, file)),
+            Self::Msmtp => with_file(&letter.bytes, |file| msmtp(call, letter, file)),
+            Self::Smtplib => with_file(&letter.bytes, |file| smtplib(call, letter, file)),
+        }
+    }
+}
+
+/// swaks with more options: `--pipeline`, `--xclient`, `--proxy-version`, `--quit-after`, …
+pub fn swaks(call: &Call, letter: &Letter, options: &[&str]) -> Outcome {
+    // Left to itself, swaks replaces words and adds an empty line; told not to, it sends the data as it is, with the
+    // dots stuffed by us, and adds only the CRLF after the last dot.
+    let mut wire = stuffed(&letter.bytes);
+    wire.truncate(wire.len() - 2);
+    with_file(&wire, |file| {
+        let mut command = Command::new(Peer::Swaks.program());
+        command.args(["--server", &call.server.ip().to_string(), "--port", &call.server.port().to_string()]);
+        command.args(["--local-interface", &call.source.to_string(), "--helo", "client.test"]);
+        command.args(["--from", &letter.from, "--to", &letter.to.join(",")]);
+        command.arg("--no-data-fixup").arg("--data").arg(format!("@{}", file.display()));
+        match call.tls {
+            Encryption::None => {}
+            Encryption::StartTls => drop(command.arg("--tls")),
+            Encryption::Implicit => drop(command.arg("--tls-on-connect")),
+        }
+        if let Some((user, password)) = &call.login {
+            command.args(["--auth", "PLAIN", "--auth-user", user, "--auth-password", password]);
+        }
+        command.args(options);
+        run(command)
+    })
+}
+
+fn curl(call: &Call, letter: &Letter, file: &Path) -> Outcome {
+    let mut command = Command::new(Peer::Curl.program());
+    let scheme = if call.tls == Encryption::Implicit { "smtps" } else { "smtp" };
+    // The path of the URL is the EHLO name.
+    command.args([
+        "--verbose",
+        "--silent",
+        "--show-error",
+        "--insecure",
+        &format!("{scheme}://{}/client.test", call.server),
+    ]);
+    command.args(["--interface", &call.source.to_string(), "--mail-from", &letter.from]);
+    command.args(letter.to.iter().flat_map(|to| ["--mail-rcpt", to]));
+    command.arg("--upload-file").arg(file);
+    if call.tls == Encryption::StartTls {
+        command.arg("--ssl-reqd");
+    }
+    if let Some((user, password)) = &call.login {
+        command.args(["--login-options", "AUTH=PLAIN", "--user", &format!("{user}:{password}")]);
+    }
+    run(command)
+}
+
+fn msmtp(call: &Call, letter: &Letter, file: &Path) -> Outcome {
+    let mut command = Command::new(Peer::Msmtp.program());
+    let on = |yes: bool| if yes { "on" } else { "off" };
+    command.args([format!("--host={}", call.server.ip()), format!("--port={}", call.server.port())]);
+    command.args([format!("--source-ip={}", call.source), format!("--from={}", letter.from)]);
+    command.args(["--debug", "--domain=client.test", "--set-date-header=off", "--set-from-header=off"]);
+    command.arg(format!("--tls={}", on(call.tls != Encryption::None)));
+    command.arg(format!("--tls-starttls={}", on(call.tls == Encryption::StartTls)));
+    command.arg("--tls-certcheck=off");
+    match &call.login {
+        None => command.arg("--auth=off"),
+        Some((user, password)) => command.args([
+            "--auth=plain".to_owned(),
+            format!("--user={user}"),
+            format!("--passwordeval=echo '{password}'"),
+        ]),
+    };
+    command.arg("--").args(&letter.to);
+    run_reading(command, File::open(file).expect("the file just written").into())
+}
+
+fn smtplib(call: &Call, letter: &Letter, file: &Path) -> Outcome {
+    const SCRIPT: &str = r#"
+import json, smtplib, ssl, sys
+call = json.loads(sys.argv[1])
+open_connection = smtplib.SMTP
+extra = {}
+if call["tls"] == "Implicit":
+    open_connection = smtplib.SMTP_SSL
+    extra["context"] = ssl._create_unverified_context()
+with open_connection(call["host"], call["port"], local_hostname="client.test", timeout=30,
+                     source_address=(call["source"], 0), **extra) as server:
+    server.set_debuglevel(1)
+    if call["tls"] == "StartTls":
+        server.starttls(context=ssl._create_unverified_context())
+    if call["login"]:
+        server.login(*call["login"])
+    refused = server.sendmail(call["from"], call["to"], open(call["file"], "rb").read())
+sys.exit(bool(refused))
+"#;
+    let call = serde_json::json!({
+        "host": call.server.ip(),
+        "port": call.server.port(),
+        "source": call.source,
+        "tls": format!("{:?}", call.tls),
+        "login": call.login,
+        "from": letter.from,
+        "to": letter.to,
+        "file": file,
+    });
+    let mut command = Command::new(Peer::Python.program());
+    command.args(["-c", SCRIPT, &call.to_string()]);
+    run(command)
+}
+
+/// Runs a program to its end with no input.
+pub fn run(command: Command) -> Outcome {
+    run_reading(command, Stdio::null())
+}
+
+/// Runs a program to its end, for a minute at most (`timeout` then ends it, and that is no success).
+pub fn run_reading(command: Command, input: Stdio) -> Outcome {
+    let mut limited = Command::new("timeout");
+    limited.arg("60").arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    let mut said = tempfile::tempfile().expect("a file for what the program says");
+    let both = || Stdio::from(said.try_clone().expect("a second handle"));
+    let status = limited.stdin(input).stdout(both()).stderr(both()).status().expect("timeout is in coreutils");
+    let mut transcript = Vec::new();
+    said.rewind().and_then(|()| said.read_to_end(&mut transcript)).expect("what the program said");
+    let mut transcript = String::from_utf8_lossy(&transcript).into_owned();
+    if !status.success() {
+        transcript.push_str(&format!("\n{:?}: {status}\n", command.get_program()));
+    }
+    Outcome { accepted: status.success(), transcript }
+}
+
+fn with_file(message: &[u8], send: impl FnOnce(&Path) -> Outcome) -> Outcome {
+    let file = NamedTempFile::with_prefix("gatepost-letter-").expect("a file for the letter");
+    fs::write(file.path(), message).expect("a file for the letter");
+    send(file.path())
+}

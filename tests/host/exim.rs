@@ -1,0 +1,265 @@
+//! Exim: as the MTA behind a gate ([`Exim`]), and as a sender in front of one that uses BDAT ([`send`]).
+//!
+//! Each instance has its own configuration, spool and log, and two SMTP ports: *plain* and *proxied* (takes only
+//! connections that begin with a PROXY header). Like [`super::postfix`] it passes on what it accepts with one Received
+//! field on top and otherwise unchanged, relays for example.test and for 127.0.0.1, and asks no DNS.
+//!
+//! The program comes from an unpacked package and is not set-uid. Started by root with `-C`, the daemon gives up root
+//! for Exim's own user, whose name is compiled in; `deliver_drop_privilege` makes that user enough for deliveries too.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::client::{Call, Encryption, Outcome, run_reading};
+use super::letter::Letter;
+use super::peers::Peer;
+use super::ports::{self, IN_USE, TRIES};
+use super::postfix::{REFUSED, SIZE_LIMIT, greets};
+use super::process::{Process, lossy, public_dir};
+use super::wait;
+
+/// What may differ between instances.
+pub struct Options<'a> {
+    /// Where accepted mail goes on to, by SMTP.
+    pub next_hop: SocketAddr,
+    /// Lines to add to the main section.
+    pub main: &'a [&'a str],
+}
+
+impl Options<'_> {
+    /// Nothing special.
+    pub fn delivering_to(next_hop: SocketAddr) -> Self {
+        Self { next_hop, main: &[] }
+    }
+}
+
+/// A running Exim daemon.
+pub struct Exim {
+    process: Process,
+    plain: SocketAddr,
+    proxied: SocketAddr,
+    dir: TempDir,
+}
+
+impl Exim {
+    /// Starts an instance; it greets on its plain port when this returns.
+    #[track_caller]
+    pub fn start(options: &Options<'_>) -> Self {
+        for _ in 0..TRIES {
+            let [plain, proxied] = std::array::from_fn(|_| ports::free_address());
+            let dir = lay_out(&configuration(plain, proxied, options));
+            let mut command = exim(dir.path());
+            command.arg("-bdf");
+            let process = Process::start("exim", &mut command, dir.path());
+            let mut exim = Self { process, plain, proxied, dir };
+            if wait::until("Exim to greet", || exim.is_up()) {
+                return exim;
+            }
+            let said = exim.log() + &exim.process.stderr();
+            assert!(said.contains(IN_USE), "Exim ended\n{said}");
+        }
+        panic!("no free ports for Exim in {TRIES} tries")
+    }
+
+    /// The port for anybody.
+    pub fn plain(&self) -> SocketAddr {
+        self.plain
+    }
+
+    /// The port that requires a PROXY header.
+    pub fn proxied(&self) -> SocketAddr {
+        self.proxied
+    }
+
+    /// Its main log and its panic log so far.
+    pub fn log(&self) -> String {
+        log(self.dir.path())
+    }
+
+    /// Waits for a line of the log that has all of `words`, and returns it.
+    #[track_caller]
+    pub fn wait_for_log(&self, words: &[&str]) -> String {
+        wait::until(&format!("{words:?} in Exim's log"), || {
+            let log = self.log();
+            log.lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned)
+        })
+    }
+
+    /// Ends this instance now; its ports then refuse connections.
+    pub fn stop(mut self) {
+        self.process.stop(wait::PATIENCE);
+    }
+
+    /// `Some(false)` if it has ended, `Some(true)` if it greets.
+    fn is_up(&mut self) -> Option<bool> {
+        if self.process.ended().is_some() {
+            return Some(false);
+        }
+        greets(self.plain).then_some(true)
+    }
+}
+
+/// Sends one letter through `call` and waits for the end of the attempt. Exim uses PIPELINING and, where it is
+/// announced, BDAT; the transcript is its main log, in which `K` marks a delivery by BDAT ([`used_chunking`]).
+///
+/// The letter has one more Received field at the far end than there are MTAs behind the call: Exim's own.
+pub fn send(call: &Call, letter: &Letter) -> Outcome {
+    let dir = lay_out(&sender_configuration(call));
+    let body = dir.path().join("letter");
+    fs::write(&body, &letter.bytes).expect("a file for the letter");
+    let mut command = exim(dir.path());
+    // Deliver before returning; a line with a dot alone does not end the message.
+    command.args(["-odi", "-oi", "-f", &letter.from]).args(&letter.to);
+    let handed_in = run_reading(command, fs::File::open(body).expect("the file just written").into());
+    let log = log(dir.path());
+    let delivered = letter
+        .to
+        .iter()
+        .all(|to| log.lines().any(|line| line.contains(&format!(" => {to} ")) || line.contains(&format!(" -> {to} "))));
+    let accepted = handed_in.accepted && delivered && log.contains(" Completed");
+    Outcome { accepted, transcript: handed_in.transcript + &log }
+}
+
+/// Whether the log of a delivery says that it was made by BDAT.
+pub fn used_chunking(log: &str) -> bool {
+    log.lines().any(|line| line.contains(" => ") && line.contains(" K "))
+}
+
+fn exim(dir: &Path) -> Command {
+    let mut command = Command::new(Peer::Exim.program());
+    command.env_clear().env("PATH", "/usr/bin:/bin").arg("-C").arg(dir.join("exim.conf"));
+    command
+}
+
+fn lay_out(configuration: &dyn Fn(&Path) -> String) -> TempDir {
+    let dir = public_dir();
+    let owner = fs::read_to_string("/etc/passwd").expect("every system has this file");
+    let ids = owner.lines().find_map(|line| match line.split(':').collect::<Vec<_>>()[..] {
+        ["Debian-exim", _, user, group, ..] => Some((user.parse().ok()?, group.parse().ok()?)),
+        _ => None,
+    });
+    let (user, group) = ids.expect("the user that Exim runs as");
+    for name in ["spool", "log"] {
+        let path = dir.path().join(name);
+        fs::create_dir(&path).expect("a directory for Exim");
+        chown(&path, Some(user), Some(group)).expect("root may give it away");
+    }
+    fs::write(dir.path().join("exim.conf"), configuration(dir.path())).expect("exim.conf");
+    dir
+}
+
+fn log(dir: &Path) -> String {
+    lossy(&dir.join("log/mainlog")) + &lossy(&dir.join("log/paniclog"))
+}
+
+/// What servers and senders have in common.
+fn common(dir: &Path) -> String {
+    format!(
+        "exim_path = {}
+spool_directory = {dir}/spool
+log_file_path = {dir}/log/%slog
+log_selector = +all -arguments
+primary_hostname = mx.test
+keep_environment =
+add_environment = PATH=/usr/bin:/bin
+deliver_drop_privilege
+host_lookup =
+host_lookup_order =
+rfc1413_hosts =
+tls_advertise_hosts =
+delay_warning =
+return_path_remove = false
+envelope_to_remove = false
+delivery_date_remove = false
+",
+        Peer::Exim.program().display(),
+        dir = dir.display(),
+    )
+}
+
+fn configuration(plain: SocketAddr, proxied: SocketAddr, options: &Options<'_>) -> impl Fn(&Path) -> String {
+    let (hop, extra) = (options.next_hop, options.main.join("\n"));
+    move |dir| {
+        format!(
+            "{}local_interfaces = 127.0.0.1
+daemon_smtp_ports = {} : {proxied}
+hosts_proxy = ${{if eq{{$received_port}}{{{proxied}}}{{127.0.0.1}}}}
+chunking_advertise_hosts = *
+pipelining_advertise_hosts = *
+smtp_accept_max = 0
+smtp_accept_queue_per_connection = 0
+message_size_limit = {SIZE_LIMIT}
+domainlist ours = example.test
+acl_smtp_rcpt = rcpt
+{extra}
+begin acl
+rcpt:
+  deny
+    recipients = {REFUSED}
+    message = 5.1.1 no such user here
+  accept
+    domains = +ours
+  accept
+    hosts = 127.0.0.1
+  deny
+    message = 5.7.1 relaying denied
+begin routers
+onward:
+  driver = manualroute
+  route_list = * {}::{}
+  transport = onward
+  self = send
+begin transports
+onward:
+  driver = smtp
+  hosts_try_chunking =
+begin retry
+* * F,1h,1m
+",
+            common(dir),
+            plain.port(),
+            hop.ip(),
+            hop.port(),
+            proxied = proxied.port(),
+        )
+    }
+}
+
+fn sender_configuration(call: &Call) -> impl Fn(&Path) -> String {
+    let tls = match call.tls {
+        Encryption::None => "  hosts_avoid_tls = *\n",
+        Encryption::StartTls => "  hosts_require_tls = *\n  tls_verify_hosts =\n  tls_try_verify_hosts =\n",
+        Encryption::Implicit => "  protocol = smtps\n  tls_verify_hosts =\n  tls_try_verify_hosts =\n",
+    };
+    let interface = match call.source {
+        Ipv4Addr::LOCALHOST => String::new(),
+        other => format!("  interface = {other}\n"),
+    };
+    let server = call.server;
+    move |dir| {
+        format!(
+            "{}begin routers
+onward:
+  driver = manualroute
+  route_list = * {}::{}
+  transport = onward
+  self = send
+begin transports
+onward:
+  driver = smtp
+  helo_data = client.test
+  hosts_try_chunking = *
+{tls}{interface}begin retry
+* * F,1h,1m
+",
+            common(dir),
+            server.ip(),
+            server.port(),
+        )
+    }
+}

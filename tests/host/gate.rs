@@ -1,0 +1,207 @@
+//! The built `gatepost` program, run as an operator would run it.
+//!
+//! The test writes the configuration, with the addresses it is given, so that it shows what it is about:
+//!
+//! ```ignore
+//! let gate = Gate::start(|at| format!("…listen = \"{}\"…admin = \"{}\"…", at.smtp, at.admin));
+//! ```
+//!
+//! The gate is ready when `GET /ready` at its admin address says 200. Its journal is taken from standard output, one
+//! JSON record a line; lines that are no JSON objects are log text.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::ports::{self, IN_USE, TRIES};
+use super::process::{Process, public_dir};
+use super::wait::{self, PATIENCE};
+
+/// Free loopback addresses for one gate, and a directory of its own.
+#[derive(Debug)]
+pub struct Place<'a> {
+    /// For its SMTP port.
+    pub smtp: SocketAddr,
+    /// For a second one: submission, implicit TLS, or a gate with other rules.
+    pub second: SocketAddr,
+    /// For the admin interface; the configuration must name it.
+    pub admin: SocketAddr,
+    /// For its ledger and other files.
+    pub dir: &'a Path,
+}
+
+/// A running gate.
+pub struct Gate {
+    process: Process,
+    smtp: SocketAddr,
+    second: SocketAddr,
+    admin: SocketAddr,
+    dir: TempDir,
+}
+
+impl Gate {
+    /// Starts a gate with the configuration that `configuration` writes; it is ready when this returns.
+    ///
+    /// `configuration` is called again, with other addresses, if one of them was taken in between.
+    #[track_caller]
+    pub fn start(configuration: impl Fn(&Place<'_>) -> String) -> Self {
+        for _ in 0..TRIES {
+            let [smtp, second, admin] = std::array::from_fn(|_| ports::free_address());
+            let dir = public_dir();
+            let file = dir.path().join("gatepost.toml");
+            let text = configuration(&Place { smtp, second, admin, dir: dir.path() });
+            fs::write(&file, text).expect("gatepost.toml");
+            let process = Process::start("gatepost", program().args(["run", "-c"]).arg(&file), dir.path());
+            let mut gate = Self { process, smtp, second, admin, dir };
+            if wait::until("gatepost to be ready", || gate.is_up()) {
+                return gate;
+            }
+            let said = gate.process.stderr() + &gate.process.stdout();
+            assert!(said.contains(IN_USE), "gatepost ended before it was ready\n{said}");
+        }
+        panic!("no free ports for gatepost in {TRIES} tries")
+    }
+
+    /// Where it takes mail.
+    pub fn smtp(&self) -> SocketAddr {
+        self.smtp
+    }
+
+    /// Its second SMTP address, if the configuration used it.
+    pub fn second(&self) -> SocketAddr {
+        self.second
+    }
+
+    /// Its admin address.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Its directory, with `gatepost.toml` in it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// All journal records so far.
+    pub fn journal(&self) -> Vec<Value> {
+        let text = self.process.stdout();
+        // The last line may be half written.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(Value::is_object).collect()
+    }
+
+    /// Waits for a journal record that `wanted` accepts, and returns it.
+    #[track_caller]
+    pub fn wait_for_record(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        wait::within(PATIENCE, || self.journal().into_iter().find(&wanted))
+            .unwrap_or_else(|| panic!("no such record came\n{}", self.process.stdout()))
+    }
+
+    /// The sum of all samples of the metric `name` whose labels contain `labels`; none if there is no such sample.
+    #[track_caller]
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let (status, text) = self.get("/metrics");
+        assert_eq!(status, 200, "{text}");
+        sum_of_samples(&text, name, labels)
+    }
+
+    /// Asks the admin interface: status and body. Panics if it does not answer.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> (u16, String) {
+        http_get(self.admin, path).unwrap_or_else(|| panic!("no answer to GET {path} at {}", self.admin))
+    }
+
+    /// What it wrote to standard error so far.
+    pub fn complaints(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// Writes another configuration and asks for it to be read (SIGHUP).
+    pub fn reload(&self, text: &str) {
+        fs::write(self.dir.path().join("gatepost.toml"), text).expect("gatepost.toml");
+        self.process.signal(Signal::HUP);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// The process id as a number, for `/proc`.
+    pub fn pid(&self) -> i32 {
+        self.process.pid().as_raw_nonzero().get()
+    }
+
+    /// Asks it to leave (SIGTERM); panics unless it leaves with success. Returns its journal, complete.
+    #[track_caller]
+    pub fn stop(mut self) -> Vec<Value> {
+        let status = self.process.stop(PATIENCE);
+        assert!(status.success(), "gatepost left with {status}\n{}", self.process.stderr());
+        self.journal()
+    }
+
+    /// Waits for it to end by itself, after a signal or for a reason of its own.
+    #[track_caller]
+    pub fn wait_for_end(mut self) -> ExitStatus {
+        wait::until("gatepost to end", || self.process.ended())
+    }
+
+    /// `Some(false)` if it has ended, `Some(true)` if it is ready.
+    fn is_up(&mut self) -> Option<bool> {
+        if self.process.ended().is_some() {
+            return Some(false);
+        }
+        matches!(http_get(self.admin, "/ready"), Some((200, _))).then_some(true)
+    }
+}
+
+/// The program itself, for its other commands: `check`, `explain`, …
+pub fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_gatepost"))
+}
+
+/// One HTTP request on a connection of its own; nothing if there is no sound answer.
+pub fn http_get(server: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(server).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    Some((status, if chunked { unchunked(body) } else { body.to_owned() }))
+}
+
+fn unchunked(mut body: &str) -> String {
+    let mut text = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let Ok(size @ 1..) = usize::from_str_radix(size, 16) else { break };
+        text.push_str(rest.get(..size).unwrap_or_default());
+        body = rest.get(size + 2..).unwrap_or_default();
+    }
+    text
+}
+
+/// Reads Prometheus' text format as far as tests need it: no timestamps, no commas or escapes in label values.
+pub fn sum_of_samples(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let wanted: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+    let samples = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let (found, value) = match rest.strip_prefix('{') {
+            Some(rest) => rest.split_once("} ")?,
+            None => ("", rest.strip_prefix(' ')?),
+        };
+        let found: Vec<&str> = found.split(',').collect();
+        wanted.iter().all(|label| found.contains(&label.as_str())).then(|| value.parse::<f64>().ok())?
+    });
+    samples.fold(None, |sum, sample| Some(sum.unwrap_or(0.0) + sample))
+}

@@ -1,0 +1,99 @@
+//! Which of the real programs are on this machine, and what a test does without one.
+//!
+//! `tests/run` brings them. Without it (or without root) a test that needs a missing program says so and returns, and
+//! `tests/run` counts it as skipped; where `GATEPOST_MUST_RUN_ALL` is set, as it is in CI, it fails instead.
+
+use std::env;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use rustix::process::geteuid;
+
+/// A program that tests talk to or through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Postfix and its load generator, unpacked below `target/peers`.
+    Postfix,
+    /// Exim, unpacked below `target/peers`.
+    Exim,
+    /// The DNSBL server.
+    Rbldnsd,
+    /// The SMTP transaction tester.
+    Swaks,
+    /// curl's SMTP side.
+    Curl,
+    /// The small relay client.
+    Msmtp,
+    /// Python, for its smtplib.
+    Python,
+    /// OpenSSL's command line, which makes certificates.
+    OpenSsl,
+}
+
+/// True if all of `wanted` are here. If not, the test is to return at once; its name goes to the list of skipped tests.
+#[track_caller]
+#[must_use]
+pub fn present(wanted: &[Peer]) -> bool {
+    let missing: Vec<String> = wanted.iter().filter_map(|peer| peer.missing()).collect();
+    if missing.is_empty() {
+        return true;
+    }
+    let thread = std::thread::current();
+    let skipped = format!("{}: {}", thread.name().unwrap_or("test"), missing.join("; "));
+    assert!(env::var_os("GATEPOST_MUST_RUN_ALL").is_none(), "every test must run, but {skipped}");
+    println!("SKIPPED {skipped}");
+    if let Some(list) = env::var_os("GATEPOST_SKIPPED") {
+        let mut list = OpenOptions::new().create(true).append(true).open(list).expect("the list of skipped tests");
+        writeln!(list, "{skipped}").expect("the list of skipped tests takes a line");
+    }
+    false
+}
+
+impl Peer {
+    /// Where the program is, whether or not it is there.
+    pub fn program(self) -> PathBuf {
+        match self {
+            Self::Postfix => tree("postfix").join("usr/lib/postfix/sbin/master"),
+            Self::Exim => tree("exim").join("usr/sbin/exim4"),
+            Self::Rbldnsd => on_path("rbldnsd"),
+            Self::Swaks => on_path("swaks"),
+            Self::Curl => on_path("curl"),
+            Self::Msmtp => on_path("msmtp"),
+            Self::Python => on_path("python3"),
+            Self::OpenSsl => on_path("openssl"),
+        }
+    }
+
+    fn missing(self) -> Option<String> {
+        if !self.program().is_file() {
+            return Some(format!("{self:?} is not here (tests/run brings it)"));
+        }
+        match self {
+            Self::Postfix | Self::Exim | Self::Rbldnsd if !geteuid().is_root() => {
+                Some(format!("{self:?} changes its user and so must be started by root"))
+            }
+            Self::Exim if !hwith_login("Debian-exim") => {
+                Some("Exim wants the user Debian-exim (tests/run makes it)".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The root of an unpacked package.
+pub fn tree(package: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers").join(package)
+}
+
+fn on_path(program: &str) -> PathBuf {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Root's PATH has the sbin directories, a user's often not.
+    let folders = env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join(program)).find(|file| file.is_file()).unwrap_or_else(|| PathBuf::from(program))
+}
+
+fn hwith_login(name: &str) -> bool {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    users.lines().any(|line| line.split(':').next() == Some(name))
+}

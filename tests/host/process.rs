@@ -1,0 +1,112 @@
+//! One program under test: started in the foreground, its output kept, ended by its own pid.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tempfile::TempDir;
+
+use super::wait;
+
+/// How long a program may take to leave after SIGTERM before it is killed.
+const LEAVE: Duration = Duration::from_secs(10);
+
+/// A running program. Dropping it ends it; a panicking test prints what it had to say.
+pub struct Process {
+    name: &'static str,
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+    leads_group: bool,
+}
+
+impl Process {
+    /// Starts `command` with its output going to files in `dir`.
+    pub fn start(name: &'static str, command: &mut Command, dir: &Path) -> Self {
+        let stdout = dir.join(format!("{name}.stdout"));
+        let stderr = dir.join(format!("{name}.stderr"));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(File::create(&stdout).expect("a file for its output"))
+            .stderr(File::create(&stderr).expect("a file for its complaints"))
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        Self { name, child, stdout, stderr, leads_group: false }
+    }
+
+    /// Says that the program was started as the leader of a process group, all of which ends with it.
+    pub fn leading_its_group(mut self) -> Self {
+        self.leads_group = true;
+        self
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("our own child can be waited for")
+    }
+
+    /// The process id, for signals and `/proc`.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Sends a signal to the program itself.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap_or_else(|error| panic!("{} takes no signal: {error}", self.name));
+    }
+
+    /// Everything it wrote to standard output so far.
+    pub fn stdout(&self) -> String {
+        lossy(&self.stdout)
+    }
+
+    /// Everything it wrote to standard error so far.
+    pub fn stderr(&self) -> String {
+        lossy(&self.stderr)
+    }
+
+    /// Asks it to leave by SIGTERM and says how it left; panics if it stays longer than `limit`.
+    #[track_caller]
+    pub fn stop(&mut self, limit: Duration) -> ExitStatus {
+        if self.ended().is_none() {
+            self.signal(Signal::TERM);
+        }
+        wait::within(limit, || self.ended())
+            .unwrap_or_else(|| panic!("{} is still there {limit:?} after SIGTERM\n{}", self.name, self.stderr()))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- {} said ---\n{}{}", self.name, self.stdout(), self.stderr());
+        }
+        // Failures are of no interest here: the process is gone, which is what is wanted.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill_process(self.pid(), Signal::TERM);
+            if wait::within(LEAVE, || self.child.try_wait().ok().flatten()).is_none() {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+            }
+        }
+        if self.leads_group {
+            let _ = kill_process_group(self.pid(), Signal::KILL);
+        }
+    }
+}
+
+/// A log file as text; empty while the program has not made it.
+pub fn lossy(file: &Path) -> String {
+    fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// A directory that a program may enter after it gave up root.
+pub fn public_dir() -> TempDir {
+    let dir = tempfile::Builder::new().prefix("gatepost-").tempdir().expect("a directory for a host");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("our own directory");
+    dir
+}

@@ -1,0 +1,1094 @@
+//! What a relay does, one dialogue a rule.
+//!
+//! A dialogue is text: `C:` what the client sends, `B:` what the backend sends (lines in a row come in one piece),
+//! `toB:` and `toC:` all that each of them has got since it was last looked at, `C.` and `B.` one of them closes its
+//! side, `drain`, and `end` with the way it ends. A line ends in CRLF unless it ends in `+`; `\n`, `\r`, `\0` and `\x..`
+//! are what they are in Rust. Every dialogue is played as it stands, byte for byte, and with each piece cut once at
+//! every place.
+
+#[path = "claims/stage.rs"]
+mod stage;
+
+use std::time::Duration;
+
+use gatepost::relay::ending::{AuthOutcome, Event};
+use gatepost::relay::{BareNewline, Opening, Settings, Timeouts};
+use gatepost::smtp::ehlo::{Keyword, Keywords};
+use stage::Stage;
+
+fn settings() -> Settings {
+    let long = Duration::from_secs(300);
+    Settings {
+        auth: true,
+        bare_newline: BareNewline::Normalize,
+        max_errors: 2,
+        timeouts: Timeouts { command: long, data: long, reply: long, end_of_data: long, write: long },
+    }
+}
+
+fn known() -> Opening {
+    Opening::Dialogue { offered: Keywords::NONE.with(Keyword::Chunking).with(Keyword::StartTls), transaction: false }
+}
+
+fn inside() -> Opening {
+    Opening::Dialogue { offered: Keywords::NONE.with(Keyword::Chunking).with(Keyword::StartTls), transaction: true }
+}
+
+/// How the pieces of a dialogue come.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    Not,
+    EveryByte,
+    At(usize),
+}
+
+#[derive(PartialEq, Eq, Debug)]
+enum Act {
+    Client(Vec<u8>),
+    Backend(Vec<u8>),
+    ToBackend(Vec<u8>),
+    ToClient(Vec<u8>),
+    ClientCloses,
+    BackendCloses,
+    Drain,
+    End(String),
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let (text, ending) = text.strip_suffix('+').map_or((text, &b"\r\n"[..]), |text| (text, b""));
+    let mut bytes = text.bytes();
+    let mut out = Vec::new();
+    while let Some(byte) = bytes.next() {
+        out.push(match (byte, byte == b'\\') {
+            (_, true) => match bytes.next() {
+                Some(b'n') => b'\n',
+                Some(b'r') => b'\r',
+                Some(b'0') => 0,
+                Some(b'x') => {
+                    let digits: String = bytes.by_ref().take(2).map(char::from).collect();
+                    u8::from_str_radix(&digits, 16).unwrap()
+                }
+                other => panic!("what is \\{other:?}?"),
+            },
+            (byte, _) => byte,
+        });
+    }
+    out.extend_from_slice(ending);
+    out
+}
+
+fn read(script: &str) -> Vec<Act> {
+    let mut acts: Vec<Act> = Vec::new();
+    for line in script.lines().map(str::trim_start).filter(|line| !line.is_empty()) {
+        let (who, what) = line.split_once(' ').unwrap_or((line, ""));
+        match (who, acts.last_mut()) {
+            ("C:", Some(Act::Client(said)))
+            | ("B:", Some(Act::Backend(said)))
+            | ("toB:", Some(Act::ToBackend(said)))
+            | ("toC:", Some(Act::ToClient(said))) => said.extend(unescape(what)),
+            ("C:", _) => acts.push(Act::Client(unescape(what))),
+            ("B:", _) => acts.push(Act::Backend(unescape(what))),
+            ("toB:", _) => acts.push(Act::ToBackend(unescape(what))),
+            ("toC:", _) => acts.push(Act::ToClient(unescape(what))),
+            ("C.", _) => acts.push(Act::ClientCloses),
+            ("B.", _) => acts.push(Act::BackendCloses),
+            ("drain", _) => acts.push(Act::Drain),
+            ("end", _) => acts.push(Act::End(what.to_owned())),
+            _ => panic!("what is {line:?}?"),
+        }
+    }
+    acts
+}
+
+fn pieces(bytes: &[u8], cut: Cut) -> Vec<&[u8]> {
+    match cut {
+        Cut::Not => vec![bytes],
+        Cut::EveryByte => bytes.chunks(1).collect(),
+        Cut::At(at) => {
+            let (head, tail) = bytes.split_at(at.min(bytes.len()));
+            vec![head, tail]
+        }
+    }
+}
+
+fn perform(script: &str, settings: &Settings, opening: Opening, cut: Cut) -> Stage {
+    let acts = read(script);
+    let mut stage = Stage::new(settings, opening);
+    let script = || format!("{cut:?} of {script}");
+    let (mut to_backend, mut to_client) = (0, 0);
+    for act in &acts {
+        match act {
+            Act::Client(said) => pieces(said, cut).into_iter().for_each(|piece| stage.client_says(piece)),
+            Act::Backend(said) => pieces(said, cut).into_iter().for_each(|piece| stage.backend_says(piece)),
+            Act::ClientCloses => stage.client_closes(),
+            Act::BackendCloses => stage.backend_closes(),
+            Act::Drain => stage.drain(),
+            Act::ToBackend(expected) => {
+                let got = &stage.to_backend[to_backend..];
+                assert_eq!(got.escape_ascii().to_string(), expected.escape_ascii().to_string(), "{}", script());
+                to_backend = stage.to_backend.len();
+            }
+            Act::ToClient(expected) => {
+                let got = &stage.to_client[to_client..];
+                assert_eq!(got.escape_ascii().to_string(), expected.escape_ascii().to_string(), "{}", script());
+                to_client = stage.to_client.len();
+            }
+            Act::End(end) => assert_eq!(format!("{:?}", stage.end), *end, "{}", script()),
+        }
+    }
+    assert_eq!(stage.to_backend[to_backend..].escape_ascii().to_string(), "", "to the backend, unsaid in {}", script());
+    assert_eq!(stage.to_client[to_client..].escape_ascii().to_string(), "", "to the client, unsaid in {}", script());
+    stage
+}
+
+/// Plays it in every way, and returns how it came out in one piece.
+fn play(settings: &Settings, opening: Opening, script: &str) -> Stage {
+    let acts = read(script);
+    let longest = acts.iter().map(|act| if let Act::Client(b) | Act::Backend(b) = act { b.len() } else { 0 }).max();
+    let whole = perform(script, settings, opening, Cut::Not);
+    for cut in (1..longest.unwrap_or(0)).map(Cut::At).chain([Cut::EveryByte]) {
+        let again = perform(script, settings, opening, cut);
+        assert_eq!(
+            (again.end, again.tally(), &again.events),
+            (whole.end, whole.tally(), &whole.events),
+            "{cut:?} of {script}"
+        );
+    }
+    whole
+}
+
+/// Plays it in one piece only: where what comes together matters.
+fn play_whole(settings: &Settings, opening: Opening, script: &str) -> Stage {
+    perform(script, settings, opening, Cut::Not)
+}
+
+#[test]
+fn a_whole_visit_in_the_backends_own_words() {
+    let stage = play(
+        &settings(),
+        Opening::Greeting,
+        r"
+        B: 220-mx.example
+        B: 220 ESMTP
+        toC: 220-mx.example
+        toC: 220 ESMTP
+        C: EHLO client.example
+        toB: EHLO client.example
+        B: 250-mx.example hello
+        B: 250-PIPELINING
+        B: 250-X-SECRET
+        B: 250-XCLIENT NAME
+        B: 250-AUTH PLAIN
+        B: 250 SIZE 1000
+        toC: 250-mx.example hello
+        toC: 250-PIPELINING
+        toC: 250-AUTH PLAIN
+        toC: 250 SIZE 1000
+        C: MAIL FROM:<a@example.org> SIZE=5
+        C: RCPT TO:<b@example.org>
+        C: RCPT TO:<c@example.org>
+        C: DATA
+        toB: MAIL FROM:<a@example.org> SIZE=5
+        toB: RCPT TO:<b@example.org>
+        toB: RCPT TO:<c@example.org>
+        toB: DATA
+        B: 250 ok
+        B: 250 ok
+        B: 550 5.1.1 unknown
+        B: 354 go on
+        toC: 250 ok
+        toC: 250 ok
+        toC: 550 5.1.1 unknown
+        toC: 354 go on
+        C: Subject: x
+        C:
+        C: ..
+        C: .
+        C: QUIT
+        toB: Subject: x
+        toB:
+        toB: ..
+        toB: .
+        toB: QUIT
+        B: 250 queued
+        B: 221 bye
+        toC: 250 queued
+        toC: 221 bye
+        end Some(Quit)",
+    );
+    let tally = stage.tally();
+    assert_eq!((tally.messages, tally.recipients_accepted, tally.recipients_refused), (1, 1, 1));
+    assert_eq!(tally.last_refusal.map(|refusal| refusal.code.number()), Some(550));
+    assert_eq!(tally.mail_data.bytes, 21);
+    assert_eq!(stage.events[2], Event::MessageAccepted);
+}
+
+#[test]
+fn greetings() {
+    // A client that speaks first is heard afterwards.
+    play(
+        &settings(),
+        Opening::Greeting,
+        r"
+        C: HELO a
+        toB: +
+        B: 220 hi
+        toC: 220 hi
+        toB: HELO a
+        B: 250 mx
+        toC: 250 mx
+        C: BDAT 1
+        toC: 503 5.5.1 CHUNKING was not offered
+        end Some(ProtocolFault(Chunk))",
+    );
+    // Endings are made CRLF.
+    play(
+        &settings(),
+        Opening::Greeting,
+        r"
+        B: 220-a\n220 b\n+
+        toC: 220-a
+        toC: 220 b",
+    );
+    play(
+        &settings(),
+        Opening::Greeting,
+        r"
+        B: 554 go away
+        toC: 554 go away
+        end Some(BackendRefused(Code(554)))",
+    );
+    play(
+        &settings(),
+        Opening::Greeting,
+        r"
+        B: 250 hi
+        toC: 421 4.3.0 Service not available, try again later
+        end Some(BackendFault(Unexpected(Code(250))))",
+    );
+    play(
+        &settings(),
+        Opening::Greeting,
+        r"
+        B.
+        toC: 421 4.3.0 Service not available, try again later
+        end Some(BackendEof)",
+    );
+    play(
+        &settings(),
+        Opening::Greeting,
+        r"
+        B: SSH-2.0-x
+        toC: 421 4.3.0 Service not available, try again later
+        end Some(BackendFault(Malformed))",
+    );
+}
+
+#[test]
+fn withheld_auth_reaches_no_backend() {
+    let settings = Settings { auth: false, ..settings() };
+    let stage = play(
+        &settings,
+        Opening::Greeting,
+        r"
+        B: 220 hi
+        toC: 220 hi
+        C: EHLO a
+        toB: EHLO a
+        B: 250-mx
+        B: 250-AUTH PLAIN LOGIN
+        B: 250 STARTTLS
+        toC: 250-mx
+        toC: 250 STARTTLS
+        C: AUTH PLAIN AGEAYg==
+        toC: 503 5.5.1 AUTH is not available here
+        C: NOOP
+        C: AUTH LOGIN
+        C: NOOP
+        toB: NOOP
+        toB: NOOP
+        B: 250 1
+        B: 250 2
+        toC: 250 1
+        toC: 503 5.5.1 AUTH is not available here
+        toC: 250 2",
+    );
+    assert_eq!(stage.events, [Event::AuthNotOffered; 2]);
+    assert_eq!(stage.tally().auth_not_offered, 2);
+}
+
+#[test]
+fn auth_exchanges() {
+    let stage = play(
+        &settings(),
+        known(),
+        r"
+        C: AUTH LOGIN
+        C: anVzdA==
+        C: c2VjcmV0
+        C: MAIL FROM:<a@b>
+        toB: AUTH LOGIN
+        B: 334 VXNlcm5hbWU6
+        toC: 334 VXNlcm5hbWU6
+        toB: anVzdA==
+        B: 334 UGFzc3dvcmQ6
+        toC: 334 UGFzc3dvcmQ6
+        toB: c2VjcmV0
+        B: 535 5.7.8 no
+        toC: 535 5.7.8 no
+        toB: MAIL FROM:<a@b>
+        B: 250 ok
+        toC: 250 ok
+        C: AUTH PLAIN
+        toB: AUTH PLAIN
+        B: 334
+        toC: 334
+        C: *\n+
+        toB: *
+        B: 535 cancelled
+        toC: 535 cancelled
+        C: AUTH PLAIN AGEAYg==
+        toB: AUTH PLAIN AGEAYg==
+        B: 454 later
+        toC: 454 later
+        C: AUTH PLAIN AGEAYg==
+        toB: AUTH PLAIN AGEAYg==
+        B: 235 yes
+        toC: 235 yes",
+    );
+    let outcomes: Vec<_> = stage
+        .events
+        .iter()
+        .map(|event| match event {
+            Event::AuthFinished { code, outcome } => (code.number(), *outcome),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    use AuthOutcome::{Failed, Succeeded, Undecided};
+    assert_eq!(outcomes, [(535, Failed), (535, Undecided), (454, Undecided), (235, Succeeded)]);
+    assert_eq!((stage.tally().auth_failures, stage.tally().auth_successes), (1, 1));
+    // An answer that the backend never asked for is a command, and not one that is passed on.
+    play(
+        &settings(),
+        known(),
+        r"
+        C: AUTH PLAIN
+        C: AGEAYg==
+        toB: AUTH PLAIN
+        B: 504 no
+        toC: 504 no
+        toC: 500 5.5.1 Command not recognised
+        toB: +",
+    );
+    for line in [r"AG\rEAYg==", r"AG\0EAYg=="] {
+        play(
+            &settings(),
+            known(),
+            &format!(
+                r"
+            C: AUTH PLAIN
+            toB: AUTH PLAIN
+            B: 334
+            toC: 334
+            C: {line}
+            toC: 501 5.5.2 CR or NUL inside an AUTH exchange
+            end Some(ProtocolFault(AuthLine))"
+            ),
+        );
+    }
+    play(
+        &settings(),
+        known(),
+        r"
+        C: AUTH PLAIN
+        C.
+        toB: AUTH PLAIN
+        B: 334
+        toC: 334
+        end Some(ClientReset)",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
+        C: AUTH PLAIN
+        toB: AUTH PLAIN
+        B: 354 what
+        toC: 421 4.3.0 Service not available, try again later
+        end Some(BackendFault(Unexpected(Code(354))))",
+    );
+    // An empty line is a line.
+    play(
+        &settings(),
+        known(),
+        r"
+        C: AUTH PLAIN
+        toB: AUTH PLAIN
+        B: 334
+        toC: 334
+        C: \n+
+        toB:
+        B: 501 no
+        toC: 501 no",
+    );
+}
+
+#[test]
+fn commands_that_go_nowhere() {
+    let lots = Settings { max_errors: 9, ..settings() };
+    play(
+        &lots,
+        known(),
+        r"
+        C: XCLIENT ADDR=192.0.2.1
+        C: NOOP
+        C: XFORWARD NAME=a
+        C: FOO
+        C:
+        C: \x16\x03\x01
+        C: RSET
+        C: NO\rOP
+        C: NO\0OP
+        toB: NOOP
+        toB: RSET
+        toC: 500 5.5.1 Command not recognised
+        B: 250 1
+        toC: 250 1
+        toC: 500 5.5.1 Command not recognised
+        toC: 500 5.5.1 Command not recognised
+        toC: 500 5.5.1 Command not recognised
+        toC: 500 5.5.1 Command not recognised
+        B: 250 2
+        toC: 250 2
+        toC: 500 5.5.2 CR or NUL inside a command
+        toC: 500 5.5.2 CR or NUL inside a command",
+    );
+    let stage = play(
+        &settings(),
+        known(),
+        r"
+        C: A
+        C: B
+        C: C
+        C: NOOP
+        toC: 500 5.5.1 Command not recognised
+        toC: 500 5.5.1 Command not recognised
+        toC: 421 4.7.0 Too many errors
+        end Some(ProtocolFault(TooManyErrors))",
+    );
+    assert_eq!(stage.tally().errors, 3);
+    let stage = play(
+        &settings(),
+        known(),
+        r"
+        C: NOOP\nMAIL FROM:<a@b>\n+
+        toB: NOOP
+        toB: MAIL FROM:<a@b>",
+    );
+    assert_eq!(stage.tally().bare_lf_commands, 2);
+    // Malformed, but its verb is known: the backend's own answer.
+    play(
+        &settings(),
+        known(),
+        r"
+        C: MAIL foo
+        toB: MAIL foo
+        B: 501 syntax
+        toC: 501 syntax",
+    );
+    let long = "x".repeat(2047);
+    play(
+        &settings(),
+        known(),
+        &format!(
+            "
+        C: NOOP
+        C: NOOP {long}
+        toB: NOOP
+        B: 250 ok
+        toC: 250 ok
+        toC: 500 5.5.2 Line too long
+        end Some(ProtocolFault(LineTooLong))"
+        ),
+    );
+    play_whole(
+        &settings(),
+        known(),
+        &format!(
+            "
+        C: AUTH PLAIN {long}{long}
+        toB: AUTH PLAIN {long}{long}"
+        ),
+    );
+}
+
+#[test]
+fn no_more_than_a_row_of_commands_waits_for_answers() {
+    let mut stage = Stage::new(&settings(), known());
+    stage.client_says(&b"NOOP\r\n".repeat(1000));
+    assert_eq!(stage.to_backend.len(), 128 * 6);
+    stage.backend_says(b"250 ok\r\n");
+    assert_eq!(stage.to_backend.len(), 129 * 6);
+}
+
+#[test]
+fn mail_data_only_after_354() {
+    for (reply, ending) in [("250 ok", "Unexpected(Code(250))"), ("334 x", "Unexpected(Code(334))"), ("x", "Malformed")]
+    {
+        play(
+            &settings(),
+            inside(),
+            &format!(
+                "
+            C: DATA
+            toB: DATA
+            B: {reply}
+            toC: 421 4.3.0 Service not available, try again later
+            end Some(BackendFault({ending}))"
+            ),
+        );
+    }
+    play(
+        &settings(),
+        inside(),
+        r"
+        C: DATA
+        toB: DATA
+        B: 554 no valid recipients
+        toC: 554 no valid recipients
+        C: RSET
+        toB: RSET",
+    );
+    // Was it sent as a message, or as commands? That cannot be known.
+    play(
+        &settings(),
+        inside(),
+        r"
+        C: DATA
+        C: MAIL FROM:<forged@example.org>
+        toB: DATA
+        B: 554 no
+        toC: 554 no
+        toC: 421 4.5.0 Input behind DATA, which was refused
+        end Some(ProtocolFault(BehindData))",
+    );
+    play(
+        &settings(),
+        inside(),
+        r"
+        C: DATA
+        C: a
+        C: .
+        C: NOOP
+        toB: DATA
+        B: 354 ok
+        toC: 354 ok
+        toB: a
+        toB: .
+        toB: NOOP
+        B: 250 queued
+        B: 250 noop
+        toC: 250 queued
+        toC: 250 noop",
+    );
+    play(
+        &settings(),
+        inside(),
+        r"
+        C: DATA
+        toB: DATA
+        B: 354 ok
+        toC: 354 ok
+        C: half
+        C.
+        toB: half
+        end Some(ClientReset)",
+    );
+}
+
+#[test]
+fn smuggled_messages_stay_inside_the_one_they_came_in() {
+    for hidden in [
+        r"\n.\n",
+        r"\n.\r\n",
+        r"\r\n.\n",
+        r"\r\n.\r",
+        r"\r.\r",
+        r"\r.\r\n",
+        r"\r\n.\0\r\n",
+        r"\r\n.\r\r\n",
+        r"\r\n\0.\r\n",
+    ] {
+        let script = format!(
+            r"
+            C: DATA
+            C: a{hidden}MAIL FROM:<forged@example.org>
+            C: .
+            toB: DATA
+            B: 354 ok
+            toC: 354 ok"
+        );
+        let acts = read(&script);
+        for cut in (0..60).map(Cut::At).chain([Cut::EveryByte]) {
+            let mut stage = Stage::new(&settings(), inside());
+            for act in &acts {
+                match act {
+                    Act::Client(said) => pieces(said, cut).into_iter().for_each(|piece| stage.client_says(piece)),
+                    Act::Backend(said) => stage.backend_says(said),
+                    _ => {}
+                }
+            }
+            stage.backend_says(b"250 queued\r\n");
+            assert_eq!(stage.tally().messages, 1, "{hidden}");
+            let data = &stage.to_backend[b"DATA\r\n".len()..];
+            let lines: Vec<_> = data.split(|&b| b == b'\n' || b == b'\r').collect();
+            assert_eq!(lines.iter().filter(|line| **line == b".").count(), 1, "{hidden}: {}", data.escape_ascii());
+            assert!(data.ends_with(b"\r\n.\r\n"), "{hidden}");
+        }
+    }
+    let refuse = Settings { bare_newline: BareNewline::Refuse, ..settings() };
+    let stage = play_whole(
+        &refuse,
+        inside(),
+        r"
+        C: DATA
+        toB: DATA
+        B: 354 ok
+        toC: 354 ok
+        C: a
+        C: b\nc
+        C: .
+        toB: a
+        toB: b+
+        toC: 550 5.5.2 Bare LF in mail data
+        end Some(ProtocolFault(BareLf))",
+    );
+    assert_eq!(stage.tally().mail_data.bare_lf, 1);
+}
+
+#[test]
+fn a_backend_that_speaks_out_of_turn() {
+    let opening = r"
+        C: DATA
+        toB: DATA
+        B: 354 ok
+        toC: 354 ok
+        C: a
+        toB: a";
+    play(
+        &settings(),
+        inside(),
+        &format!(
+            "{opening}
+        B: 421 4.3.2 going down
+        toC: 421 4.3.2 going down
+        end Some(BackendRefused(Code(421)))"
+        ),
+    );
+    for early in ["250 queued", "552 too large"] {
+        play(
+            &settings(),
+            inside(),
+            &format!(
+                "{opening}
+            B: {early}
+            toC: 421 4.3.0 Service not available, try again later
+            end Some(BackendFault(Early))"
+            ),
+        );
+    }
+    play(
+        &settings(),
+        inside(),
+        &format!(
+            "{opening}
+        B.
+        toC: 421 4.3.0 Service not available, try again later
+        end Some(BackendEof)"
+        ),
+    );
+    play(
+        &settings(),
+        known(),
+        r"
+        B: 421 idle too long
+        toC: 421 idle too long
+        end Some(BackendRefused(Code(421)))",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
+        B: 250 what
+        toC: 421 4.3.0 Service not available, try again later
+        end Some(BackendFault(Unsolicited))",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
+        C: RSET
+        C: NOOP
+        toB: RSET
+        toB: NOOP
+        B: 421 enough
+        toC: 421 enough
+        end Some(BackendRefused(Code(421)))",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
+        C: NOOP
+        toB: NOOP
+        B: 250-half
+        B.
+        toC: 421 4.3.0 Service not available, try again later
+        end Some(BackendEof)",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
+        C: NOOP
+        toB: NOOP
+        B: 354 go ahead
+        toC: 421 4.3.0 Service not available, try again later
+        end Some(BackendFault(Unexpected(Code(354))))",
+    );
+}
+
+#[test]
+fn chunks_are_as_long_as_they_say() {
+    let stage = play(
+        &settings(),
+        inside(),
+        r"
+        C: bdat 0012
+        C: .\r\nQUIT\r\n\0\n.+
+        C: BDAT 0
+        C: BDAT 2 last
+        C: \r\n+
+        C: RSET
+        toB: BDAT 12
+        toB: .\r\nQUIT\r\n\0\n.+
+        toB: BDAT 0
+        toB: BDAT 2 LAST
+        toB: \r\n+
+        toB: RSET
+        B: 250 1
+        B: 250 2
+        B: 250 3
+        B: 250 4
+        toC: 250 1
+        toC: 250 2
+        toC: 250 3
+        toC: 250 4",
+    );
+    assert_eq!(stage.tally().messages, 1);
+    play(
+        &settings(),
+        inside(),
+        r"
+        C: BDAT 2 LAST
+        C: ab+
+        toB: BDAT 2 LAST
+        toB: ab+
+        B: 554 no
+        toC: 554 no",
+    );
+    play(
+        &settings(),
+        inside(),
+        r"
+        C: BDAT 3 LAST
+        C: ab+
+        C.
+        toB: BDAT 3 LAST
+        toB: ab+
+        end Some(ClientReset)",
+    );
+    // A backend that answers before the chunk has come may have taken it for commands.
+    play(
+        &settings(),
+        inside(),
+        r"
+        C: BDAT 3
+        C: ab+
+        toB: BDAT 3
+        toB: ab+
+        B: 502 what?
+        toC: 421 4.3.0 Service not available, try again later
+        end Some(BackendFault(Early))",
+    );
+    for size in ["x", "-1", "+1", "1 2", "", "99999999999999999999"] {
+        play_whole(
+            &settings(),
+            inside(),
+            &format!(
+                "
+            C: BDAT {size}
+            C: QUIT
+            toC: 501 5.5.4 BDAT takes a size, and possibly LAST
+            end Some(ProtocolFault(Chunk))"
+            ),
+        );
+    }
+    // DATA while chunks are under way: the backend's affair, and its answer is believed.
+    play(
+        &settings(),
+        inside(),
+        r"
+        C: BDAT 1
+        C: aDATA
+        toB: BDAT 1
+        toB: aDATA
+        B: 250 1
+        B: 503 mixed
+        toC: 250 1
+        toC: 503 mixed",
+    );
+}
+
+#[test]
+fn starttls_and_what_stands_behind_it() {
+    let stage = play(
+        &settings(),
+        known(),
+        r"
+        C: STARTTLS
+        toB: STARTTLS
+        B: 220 go
+        toC: 220 go
+        C: \x16\x03\x01\0\n.\r+
+        toB: \x16\x03\x01\0\n.\r+
+        B: \x16x\0\n+
+        toC: \x16x\0\n+",
+    );
+    assert!(stage.is_opaque());
+    assert_eq!(stage.events, [Event::Opaque]);
+    play_whole(
+        &settings(),
+        known(),
+        r"
+        C: NOOP
+        C: STARTTLS
+        C: MAIL FROM:<injected@example.org>
+        toB: NOOP
+        B: 250 ok
+        toC: 250 ok
+        toC: 554 5.5.0 Input behind STARTTLS
+        end Some(ProtocolFault(BehindStartTls))",
+    );
+    for reply in ["220 go", "454 no"] {
+        let mut stage = Stage::new(&settings(), known());
+        stage.client_says(b"STARTTLS\r\n");
+        stage.client_says(b"R");
+        stage.backend_says(format!("{reply}\r\n").as_bytes());
+        assert_eq!(stage.to_backend, b"STARTTLS\r\n");
+        assert_eq!(stage.to_client, b"554 5.5.0 Input behind STARTTLS\r\n");
+        assert_eq!(format!("{:?}", stage.end), "Some(ProtocolFault(BehindStartTls))");
+    }
+    play_whole(
+        &settings(),
+        known(),
+        r"
+        C: STARTTLS
+        toB: STARTTLS
+        B: 220 go
+        B: 250 injected
+        toC: 421 4.3.0 Service not available, try again later
+        end Some(BackendFault(BehindStartTls))",
+    );
+    play_whole(
+        &settings(),
+        known(),
+        r"
+        C: STARTTLS
+        toB: STARTTLS
+        B: 220 go
+        toC: 220 go
+        B: 250 injected
+        end Some(BackendFault(BehindStartTls))",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
+        C: STARTTLS
+        toB: STARTTLS
+        B: 454 not now
+        toC: 454 not now
+        C: NOOP
+        toB: NOOP",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
+        C: STARTTLS
+        toB: STARTTLS
+        B: 250 sure
+        toC: 421 4.3.0 Service not available, try again later
+        end Some(BackendFault(Unexpected(Code(250))))",
+    );
+    play(
+        &settings(),
+        inside(),
+        r"
+        C: STARTTLS
+        toC: 503 5.5.1 STARTTLS inside a mail transaction",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
+        C: MAIL FROM:<>
+        C: STARTTLS
+        toB: MAIL FROM:<>
+        B: 250 ok
+        toC: 250 ok
+        toC: 503 5.5.1 STARTTLS inside a mail transaction",
+    );
+    let plain = Opening::Dialogue { offered: Keywords::NONE, transaction: false };
+    play(
+        &settings(),
+        plain,
+        r"
+        C: STARTTLS
+        toC: 502 5.5.1 STARTTLS was not offered",
+    );
+}
+
+#[test]
+fn what_an_ehlo_reply_decides_is_waited_for() {
+    play(
+        &settings(),
+        known(),
+        r"
+        C: EHLO a
+        C: BDAT 1
+        C: x+
+        toB: EHLO a
+        B: 250 mx
+        toC: 250 mx
+        toC: 503 5.5.1 CHUNKING was not offered
+        end Some(ProtocolFault(Chunk))",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
+        C: EHLO a
+        toB: EHLO a
+        B: 502 what
+        toC: 502 what
+        C: HELO a
+        toB: HELO a
+        B: 250 mx
+        toC: 250 mx",
+    );
+}
+
+#[test]
+fn leaving() {
+    play(
+        &settings(),
+        known(),
+        r"
+        C: NOOP
+        C: QUIT
+        C: NOOP
+        toB: NOOP
+        toB: QUIT
+        B: 250 ok
+        B: 221 bye
+        toC: 250 ok
+        toC: 221 bye
+        end Some(Quit)",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
+        C: QUIT
+        B.
+        toB: QUIT
+        end Some(Quit)",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
+        C: NOOP
+        C: NOO+
+        C.
+        toB: NOOP
+        end None
+        B: 250 ok
+        toC: 250 ok
+        end Some(ClientEof)",
+    );
+    play(
+        &settings(),
+        inside(),
+        r"
+        C: DATA
+        C: a
+        C: .
+        C.
+        toB: DATA
+        B: 354 ok
+        toC: 354 ok
+        toB: a
+        toB: .
+        end None
+        B: 250 queued
+        toC: 250 queued
+        end Some(ClientEof)",
+    );
+}
+
+#[test]
+fn draining() {
+    play(
+        &settings(),
+        known(),
+        r"
+        drain
+        toC: 421 4.3.2 Going down, try again later
+        end Some(Shutdown)",
+    );
+    play(
+        &settings(),
+        known(),
+        r"
+        C: NOOP
+        drain
+        toB: NOOP
+        end None
+        B: 250 ok
+        toC: 250 ok
+        toC: 421 4.3.2 Going down, try again later
+        end Some(Shutdown)",
+    );
+    play(
+        &settings(),
+        inside(),
+        r"
+        drain
+        C: DATA
+        toB: DATA
+        B: 354 ok
+        toC: 354 ok
+        C: a
+        C: .
+        toB: a
+        toB: .
+        end None
+        B: 250 queued
+        toC: 250 queued
+        toC: 421 4.3.2 Going down, try again later
+        end Some(Shutdown)",
+    );
+}

@@ -1,0 +1,456 @@
+//! The relay between two connections: deadlines on a paused clock, back-pressure, half-closed and torn connections.
+
+use std::future::pending;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gatepost::relay::ending::{BackendFault, End, Event, ProtocolFault, Wait};
+use gatepost::relay::{BareNewline, Ending, Opening, Settings, Sides, Timeouts, Wire, run};
+use gatepost::smtp::ehlo::{Keyword, Keywords};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+const COMMAND: Duration = Duration::from_secs(300);
+const DATA: Duration = Duration::from_secs(180);
+const REPLY: Duration = Duration::from_secs(60);
+const END_OF_DATA: Duration = Duration::from_secs(600);
+const WRITE: Duration = Duration::from_secs(30);
+
+fn settings() -> Settings {
+    Settings {
+        auth: true,
+        bare_newline: BareNewline::Normalize,
+        max_errors: 3,
+        timeouts: Timeouts { command: COMMAND, data: DATA, reply: REPLY, end_of_data: END_OF_DATA, write: WRITE },
+    }
+}
+
+fn known() -> Opening {
+    Opening::Dialogue { offered: Keywords::NONE.with(Keyword::Chunking).with(Keyword::StartTls), transaction: false }
+}
+
+/// A relay under way, seen from both ends.
+struct Running<S> {
+    client: S,
+    backend: S,
+    relay: JoinHandle<Ending>,
+    events: Arc<Mutex<Vec<Event>>>,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+fn start<S: Wire + 'static>(opening: Opening, near: (S, S), far: (S, S), unread: &[u8]) -> Running<S> {
+    let sides = Sides { client: near.1, client_bytes: unread.to_vec(), backend: far.0, backend_bytes: Vec::new() };
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let told = Arc::clone(&events);
+    let relay = tokio::spawn(async move {
+        let shutdown = async {
+            if stopped.await.is_err() {
+                pending::<()>().await;
+            }
+        };
+        run(sides, opening, &settings(), shutdown, |event| told.lock().unwrap().push(event)).await
+    });
+    Running { client: near.0, backend: far.1, relay, events, stop: Some(stop) }
+}
+
+fn in_memory(opening: Opening) -> Running<DuplexStream> {
+    start(opening, duplex(1 << 20), duplex(1 << 20), b"")
+}
+
+async fn sockets() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (far, _) = listener.accept().await.unwrap();
+    near.set_nodelay(true).unwrap();
+    far.set_nodelay(true).unwrap();
+    (near, far)
+}
+
+async fn on_sockets(opening: Opening) -> Running<TcpStream> {
+    start(opening, sockets().await, sockets().await, b"")
+}
+
+async fn expect<S: Wire>(side: &mut S, text: &str) {
+    let mut got = vec![0; text.len()];
+    side.read_exact(&mut got).await.unwrap_or_else(|error| panic!("{error} instead of {text:?}"));
+    assert_eq!(String::from_utf8_lossy(&got), text);
+}
+
+async fn say<S: Wire>(side: &mut S, text: &str) {
+    side.write_all(text.as_bytes()).await.unwrap();
+}
+
+async fn rest<S: Wire>(side: &mut S) -> String {
+    let mut got = Vec::new();
+    // A torn connection has an end, too.
+    let _ = side.read_to_end(&mut got).await;
+    String::from_utf8(got).unwrap()
+}
+
+impl<S: Wire> Running<S> {
+    /// The client says it, the backend gets it and answers, the client gets that.
+    async fn exchange(&mut self, command: &str, reply: &str) {
+        say(&mut self.client, command).await;
+        expect(&mut self.backend, command).await;
+        say(&mut self.backend, reply).await;
+        expect(&mut self.client, reply).await;
+    }
+
+    async fn ending(self) -> Ending {
+        drop(self.client);
+        self.relay.await.unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_visit_from_greeting_to_quit() {
+    let mut running = start(Opening::Greeting, duplex(64), duplex(64), b"EHLO client.example\r\n");
+    say(&mut running.backend, "220 mx\r\n").await;
+    expect(&mut running.client, "220 mx\r\n").await;
+    expect(&mut running.backend, "EHLO client.example\r\n").await;
+    say(&mut running.backend, "250-mx\r\n250-CHUNKING\r\n250 X-WHAT\r\n").await;
+    expect(&mut running.client, "250-mx\r\n250 CHUNKING\r\n").await;
+    running.exchange("MAIL FROM:<>\r\n", "250 ok\r\n").await;
+    running.exchange("DATA\r\n", "354 ok\r\n").await;
+    running.exchange("a\r\n.\r\n", "250 ok\r\n").await;
+    running.exchange("QUIT\r\n", "221 bye\r\n").await;
+    assert_eq!(rest(&mut running.client).await, "");
+    assert_eq!(rest(&mut running.backend).await, "");
+    assert_eq!(*running.events.lock().unwrap(), [Event::MessageAccepted]);
+    let ending = running.ending().await;
+    assert_eq!(ending.end, End::Quit);
+    assert_eq!(ending.tally.messages, 1);
+    assert_eq!(ending.tally.to_backend, 21 + 14 + 6 + 6 + 6);
+    assert_eq!(ending.tally.to_client, 8 + 24 + 8 + 8 + 8 + 9 - 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_gives_no_command() {
+    let mut running = in_memory(known());
+    let begun = Instant::now();
+    tokio::time::sleep(COMMAND / 2).await;
+    running.exchange("NOOP\r\n", "250 ok\r\n").await;
+    // Half a command is none, however often another byte of it comes.
+    for byte in ["N", "O", "O"] {
+        tokio::time::sleep(COMMAND / 4).await;
+        say(&mut running.client, byte).await;
+    }
+    expect(&mut running.client, "421 4.4.2 Timed out\r\n").await;
+    assert_eq!(begun.elapsed().as_secs(), (COMMAND / 2 + COMMAND).as_secs());
+    assert_eq!(rest(&mut running.backend).await, "");
+    assert_eq!(running.ending().await.end, End::TimedOut(Wait::Command));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stops_inside_a_message() {
+    for command in ["DATA\r\n", "BDAT 100 LAST\r\n"] {
+        let mut running = in_memory(known());
+        if command.starts_with('D') {
+            running.exchange(command, "354 ok\r\n").await;
+        } else {
+            say(&mut running.client, command).await;
+            expect(&mut running.backend, command).await;
+        }
+        let mut last = Instant::now();
+        for _ in 0..4 {
+            tokio::time::sleep(DATA / 2).await;
+            say(&mut running.client, "x").await;
+            last = Instant::now();
+        }
+        expect(&mut running.client, "421 4.4.2 Timed out\r\n").await;
+        assert_eq!(last.elapsed().as_secs(), DATA.as_secs());
+        assert_eq!(rest(&mut running.backend).await, "xxxx");
+        assert_eq!(running.ending().await.end, End::TimedOut(Wait::Data));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_does_not_answer() {
+    let mut running = in_memory(known());
+    say(&mut running.client, "NOOP\r\n").await;
+    expect(&mut running.backend, "NOOP\r\n").await;
+    let begun = Instant::now();
+    say(&mut running.backend, "250-ok\r\n").await;
+    tokio::time::sleep(REPLY / 2).await;
+    say(&mut running.backend, "250-ok\r\n").await;
+    expect(&mut running.client, "421 4.3.0 Service not available, try again later\r\n").await;
+    assert_eq!(begun.elapsed().as_secs(), REPLY.as_secs());
+    assert_eq!(running.ending().await.end, End::TimedOut(Wait::Reply));
+
+    let mut running = in_memory(Opening::Greeting);
+    let begun = Instant::now();
+    expect(&mut running.client, "421 4.3.0 Service not available, try again later\r\n").await;
+    assert_eq!(begun.elapsed().as_secs(), REPLY.as_secs());
+    assert_eq!(running.ending().await.end, End::TimedOut(Wait::Reply));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_does_not_answer_to_a_message() {
+    let mut running = in_memory(known());
+    running.exchange("DATA\r\n", "354 ok\r\n").await;
+    say(&mut running.client, ".\r\n").await;
+    expect(&mut running.backend, ".\r\n").await;
+    let begun = Instant::now();
+    expect(&mut running.client, "421 4.3.0 Service not available, try again later\r\n").await;
+    assert_eq!(begun.elapsed().as_secs(), END_OF_DATA.as_secs());
+    assert_eq!(running.ending().await.end, End::TimedOut(Wait::EndOfData));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_reply_has_its_own_time() {
+    let mut running = in_memory(known());
+    say(&mut running.client, "NOOP\r\nNOOP\r\nNOOP\r\n").await;
+    for _ in 0..3 {
+        tokio::time::sleep(REPLY - Duration::from_secs(1)).await;
+        say(&mut running.backend, "250 ok\r\n").await;
+        expect(&mut running.client, "250 ok\r\n").await;
+    }
+    drop(running.stop.take());
+    running.client.shutdown().await.unwrap();
+    assert_eq!(rest(&mut running.client).await, "");
+    assert_eq!(running.ending().await.end, End::ClientEof);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_reads() {
+    let mut running = start(known(), duplex(32), duplex(1 << 16), b"");
+    let begun = Instant::now();
+    for _ in 0..8 {
+        say(&mut running.client, "NOOP\r\n").await;
+        expect(&mut running.backend, "NOOP\r\n").await;
+        say(&mut running.backend, "250 ok\r\n").await;
+    }
+    assert_eq!(rest(&mut running.backend).await, "");
+    assert_eq!(begun.elapsed().as_secs(), WRITE.as_secs());
+    assert_eq!(running.ending().await.end, End::TimedOut(Wait::ClientWrite));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_takes_nothing() {
+    let mut running = start(known(), duplex(1 << 20), duplex(64), b"");
+    running.exchange("DATA\r\n", "354 ok\r\n").await;
+    let begun = Instant::now();
+    // More than every buffer on the way holds: reading stops where the bytes cannot go on.
+    let sent = tokio::time::timeout(WRITE / 2, running.client.write_all(&vec![b'x'; 1 << 21])).await;
+    assert!(sent.is_err());
+    expect(&mut running.client, "421 4.3.0 Service not available, try again later\r\n").await;
+    assert_eq!(begun.elapsed().as_secs(), WRITE.as_secs());
+    let got = rest(&mut running.backend).await;
+    assert!(got.len() <= 64 && got.bytes().all(|byte| byte == b'x'));
+    assert_eq!(running.ending().await.end, End::TimedOut(Wait::BackendWrite));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_backend_slows_the_client_and_nobody_loses_a_byte() {
+    let mut running = start(known(), duplex(1000), duplex(100), b"");
+    running.exchange("DATA\r\n", "354 ok\r\n").await;
+    let message: Vec<u8> = (0..40_000).flat_map(|n| format!("line {n}\r\n").into_bytes()).chain(*b".\r\n").collect();
+    let (near, expected) = (&mut running.client, message.clone());
+    let far = &mut running.backend;
+    let (sent, got) = tokio::join!(near.write_all(&message), async {
+        let mut got = vec![0; expected.len()];
+        for piece in got.chunks_mut(expected.len() / 50) {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            far.read_exact(piece).await.unwrap();
+        }
+        got
+    });
+    sent.unwrap();
+    assert!(got == expected);
+    say(&mut running.backend, "250 queued\r\n").await;
+    expect(&mut running.client, "250 queued\r\n").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_nothing_reads_nothing_deadlocks() {
+    // Both directions full at once: each side writes all it has before it reads.
+    let mut running = start(known(), duplex(64), duplex(64), b"");
+    let commands = "NOOP\r\n".repeat(4000);
+    let replies = "250 ok\r\n".repeat(4000);
+    let (client, backend) = (&mut running.client, &mut running.backend);
+    let (mut client_read, mut client_write) = tokio::io::split(client);
+    let (mut backend_read, mut backend_write) = tokio::io::split(backend);
+    let mut got = vec![0; replies.len()];
+    let (wrote, _, read) = tokio::join!(
+        client_write.write_all(commands.as_bytes()),
+        async {
+            let mut command = [0; 6];
+            for _ in 0..4000 {
+                backend_read.read_exact(&mut command).await.unwrap();
+                backend_write.write_all(b"250 ok\r\n").await.unwrap();
+            }
+        },
+        client_read.read_exact(&mut got)
+    );
+    wrote.unwrap();
+    read.unwrap();
+    assert!(got == replies.as_bytes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_closed_client_is_answered() {
+    let mut running = in_memory(known());
+    say(&mut running.client, "NOOP\r\nNOOP\r\n").await;
+    running.client.shutdown().await.unwrap();
+    expect(&mut running.backend, "NOOP\r\nNOOP\r\n").await;
+    tokio::time::sleep(REPLY / 2).await;
+    say(&mut running.backend, "250 1\r\n").await;
+    say(&mut running.backend, "250 2\r\n").await;
+    assert_eq!(rest(&mut running.client).await, "250 1\r\n250 2\r\n");
+    assert_eq!(rest(&mut running.backend).await, "");
+    assert_eq!(running.ending().await.end, End::ClientEof);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutting_down() {
+    let mut running = in_memory(known());
+    running.exchange("MAIL FROM:<>\r\n", "250 ok\r\n").await;
+    running.stop.take().unwrap().send(()).unwrap();
+    running.exchange("DATA\r\n", "354 ok\r\n").await;
+    running.exchange(".\r\n", "250 ok\r\n").await;
+    expect(&mut running.client, "421 4.3.2 Going down, try again later\r\n").await;
+    assert_eq!(rest(&mut running.client).await, "");
+    assert_eq!(running.ending().await.end, End::Shutdown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_close_is_not_waited_for() {
+    let mut running = in_memory(known());
+    say(&mut running.client, &"x".repeat(5000)).await;
+    expect(&mut running.client, "500 5.5.2 Line too long\r\n").await;
+    assert_eq!(rest(&mut running.client).await, "");
+    let begun = Instant::now();
+    let ending = running.relay.await.unwrap();
+    assert_eq!(ending.end, End::ProtocolFault(ProtocolFault::LineTooLong));
+    assert!(begun.elapsed() <= Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_reply_goes_through_whole_and_an_endless_one_does_not() {
+    let mut running = in_memory(known());
+    let reply = format!("{}214 end\r\n", format!("214-{}\r\n", "h".repeat(900)).repeat(40));
+    running.exchange("HELP\r\n", &reply).await;
+    say(&mut running.client, "HELP\r\n").await;
+    say(&mut running.backend, &"214-h\r\n".repeat(20_000)).await;
+    expect(&mut running.client, "421 4.3.0 Service not available, try again later\r\n").await;
+    assert_eq!(running.ending().await.end, End::BackendFault(BackendFault::Malformed));
+}
+
+/// Brings a connection to where TLS has begun.
+async fn to_tls<S: Wire>(running: &mut Running<S>) {
+    running.exchange("STARTTLS\r\n", "220 go\r\n").await;
+    running.exchange("\x16\x03 hello", "\x16\x03 hello to you").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_watched_behind_starttls() {
+    let mut running = in_memory(known());
+    to_tls(&mut running).await;
+    running.exchange("\n.\n\r\0", "\0\0").await;
+    // The end of one direction is passed on; the other goes on.
+    running.client.shutdown().await.unwrap();
+    assert_eq!(rest(&mut running.backend).await, "");
+    tokio::time::sleep(END_OF_DATA / 2).await;
+    say(&mut running.backend, "late").await;
+    expect(&mut running.client, "late").await;
+    running.backend.shutdown().await.unwrap();
+    assert_eq!(rest(&mut running.client).await, "");
+    let ending = running.ending().await;
+    assert_eq!(ending.end, End::Opaque);
+    assert_eq!(ending.tally.to_backend, 10 + 8 + 5);
+    assert_eq!(ending.tally.to_client, 8 + 15 + 2 + 4);
+
+    let mut running = in_memory(known());
+    to_tls(&mut running).await;
+    let begun = Instant::now();
+    assert_eq!(rest(&mut running.client).await, "");
+    assert_eq!(begun.elapsed().as_secs(), END_OF_DATA.as_secs());
+    assert_eq!(running.ending().await.end, End::TimedOut(Wait::Idle));
+}
+
+#[tokio::test]
+async fn the_kernel_moves_what_is_not_watched() {
+    const SIZE: usize = 10 << 20;
+    let mut running = on_sockets(known()).await;
+    to_tls(&mut running).await;
+    let sent: Vec<u8> = (0..SIZE as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let (mut client_read, mut client_write) = running.client.into_split();
+    let (mut backend_read, mut backend_write) = running.backend.into_split();
+    let (mut at_client, mut at_backend) = (Vec::new(), Vec::new());
+    let (up, down, ..) = tokio::join!(
+        async {
+            client_write.write_all(&sent).await.unwrap();
+            client_write.shutdown().await.unwrap();
+        },
+        async {
+            backend_read.read_to_end(&mut at_backend).await.unwrap();
+            // Only then the other way: that direction outlives this one.
+            backend_write.write_all(&sent).await.unwrap();
+            backend_write.shutdown().await.unwrap();
+        },
+        client_read.read_to_end(&mut at_client),
+    );
+    let ((), ()) = (up, down);
+    assert!(at_backend == sent && at_client == sent);
+    let ending = running.relay.await.unwrap();
+    assert_eq!(ending.end, End::Opaque);
+    assert_eq!(ending.tally.to_backend, (10 + 8 + SIZE) as u64);
+    assert_eq!(ending.tally.to_client, (8 + 15 + SIZE) as u64);
+}
+
+#[tokio::test]
+async fn a_torn_client_leaves_nothing_half_done() {
+    for (command, reply) in [("DATA\r\n", Some("354 ok\r\n")), ("BDAT 100 LAST\r\n", None)] {
+        let mut running = on_sockets(known()).await;
+        say(&mut running.client, command).await;
+        expect(&mut running.backend, command).await;
+        if let Some(reply) = reply {
+            say(&mut running.backend, reply).await;
+            expect(&mut running.client, reply).await;
+        }
+        say(&mut running.client, "half\r\n.").await;
+        expect(&mut running.backend, "half\r\n.").await;
+        running.client.set_zero_linger().unwrap();
+        drop(running.client);
+        assert_eq!(rest(&mut running.backend).await, "");
+        assert_eq!(running.relay.await.unwrap().end, End::ClientReset);
+    }
+}
+
+#[tokio::test]
+async fn the_last_words_of_a_backend_are_heard() {
+    let mut running = on_sockets(known()).await;
+    say(&mut running.backend, "421 4.3.2 too busy\r\n").await;
+    drop(running.backend);
+    assert_eq!(rest(&mut running.client).await, "421 4.3.2 too busy\r\n");
+    drop(running.client);
+    assert!(matches!(running.relay.await.unwrap().end, End::BackendRefused(code) if code.number() == 421));
+}
+
+#[tokio::test]
+async fn a_client_in_full_flow_can_read_why_it_was_turned_away() {
+    let mut running = on_sockets(known()).await;
+    let (mut read, mut write) = running.client.into_split();
+    let flow = tokio::spawn(async move { while write.write_all(&[b'x'; 4096]).await.is_ok() {} });
+    let mut got = vec![0; 25];
+    read.read_exact(&mut got).await.unwrap();
+    assert_eq!(got, b"500 5.5.2 Line too long\r\n");
+    assert_eq!(rest(&mut running.backend).await, "");
+    flow.await.unwrap();
+    assert_eq!(running.relay.await.unwrap().end, End::ProtocolFault(ProtocolFault::LineTooLong));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_is_small() {
+    let (near, far) = (duplex(1), duplex(1));
+    let sides = Sides { client: near.0, client_bytes: Vec::new(), backend: far.0, backend_bytes: Vec::new() };
+    let settings = settings();
+    let future = run(sides, known(), &settings, pending(), |_| {});
+    let size = size_of_val(&future);
+    assert!(size <= 2048, "{size} bytes");
+}

@@ -1,0 +1,111 @@
+//! The claims about the relay (`tests/claims/relay.rs`), of dialogues that mostly make sense: they get further than the
+//! pieces that `tests/properties.rs` throws together.
+
+#![allow(clippy::panic, clippy::expect_used, reason = "a claim that does not hold panics")]
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+pub mod claims;
+
+/// A message, mostly with an end, with what smugglers put into theirs.
+fn message() -> impl Strategy<Value = Vec<u8>> {
+    let hidden = [
+        "a",
+        ".",
+        "..",
+        "\r\n",
+        "\n",
+        "\r",
+        "\0",
+        "\r\n.\n",
+        "\n.\r\n",
+        "\n.\n",
+        "\r.\r",
+        "\r\n.\r",
+        "\r\n.\0\r\n",
+        "x\r\n",
+        "MAIL FROM:<forged@example.org>\r\n",
+        "DATA\r\n",
+        "QUIT\r\n",
+        "\r\n.\r\n",
+    ];
+    let end = prop_oneof![9 => Just("\r\n.\r\n"), 1 => Just(".\r\n"), 1 => Just("")];
+    (vec(proptest::sample::select(hidden.to_vec()), 0..8), end)
+        .prop_map(|(text, end)| [text.concat(), end.to_owned()].concat().into_bytes())
+}
+
+fn chunk() -> impl Strategy<Value = Vec<u8>> {
+    let form = proptest::sample::select(vec!["BDAT ", "bdat ", "BDAT 0", "BDAT 000"]);
+    let last = proptest::sample::select(vec!["", "", " LAST", " last", " LAST "]);
+    (form, vec(any::<u8>(), 0..30), last, 0_usize..20).prop_map(|(form, text, last, off)| {
+        // Now and then, one byte more or less than announced.
+        let size = text.len() + usize::from(off == 0);
+        [format!("{form}{size}{last}\r\n").into_bytes(), text].concat()
+    })
+}
+
+fn act() -> impl Strategy<Value = Vec<u8>> {
+    let command = proptest::sample::select(vec![
+        "MAIL FROM:<a@example.org>\r\n",
+        "MAIL FROM:<>\n",
+        "RCPT TO:<b@example.org>\r\n",
+        "RSET\r\n",
+        "NOOP\r\n",
+        "NOOP x\n",
+        "HELO client.example\r\n",
+        "VRFY a\r\n",
+        "MAIL what\r\n",
+        "EXPN\r\n",
+        "HELP\n",
+    ]);
+    let odd = proptest::sample::select(vec![
+        "\r\n",
+        "FOO\r\n",
+        "XCLIENT ADDR=::1\r\n",
+        "NO\rOP\r\n",
+        "NO\0OP\r\n",
+        "STARTTLS\r\n",
+        "QUIT\r\n",
+        "BDAT x\r\n",
+        "DATA x\r\n",
+        " DATA\r\n",
+        "\r\r\n",
+        "NOOP\r\r\n",
+        "XFORWARD NAME=a\n",
+    ]);
+    let auth = proptest::sample::select(vec![
+        "AUTH PLAIN\r\n",
+        "AUTH PLAIN AGEAYg==\r\n",
+        "AUTH LOGIN\nanVzdA==\n",
+        "AUTH\r\n*\r\n",
+    ]);
+    prop_oneof![
+        3 => Just(b"EHLO client.example\r\n".to_vec()),
+        6 => command.prop_map(|text| text.as_bytes().to_vec()),
+        6 => message().prop_map(|message| [b"DATA\r\n".to_vec(), message].concat()),
+        5 => chunk(),
+        1 => odd.prop_map(|text| text.as_bytes().to_vec()),
+        2 => auth.prop_map(|text| text.as_bytes().to_vec()),
+    ]
+}
+
+fn choices() -> impl Strategy<Value = Vec<u8>> {
+    vec(prop_oneof![6 => Just(0_u8), 6 => 1_u8..200, 1 => any::<u8>()], 0..256)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    #[test]
+    fn client_and_mta_agree(mut choices in choices(), acts in vec(act(), 0..16)) {
+        choices.truncate(255);
+        let mut input = vec![u8::try_from(choices.len()).expect("at most 255")];
+        input.extend(choices);
+        input.extend(b"EHLO client.example\r\n");
+        input.extend(acts.concat());
+        // What comes last is what failed.
+        println!("{}", input.escape_ascii());
+        claims::relay(&input);
+    }
+}

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use gatepost::config::{Config, Report, Severity};
+use gatepost::policy::access::Access;
+use gatepost::screen::{Action, Test};
 use proptest::prelude::*;
 
 const MANUAL: &str = include_str!("../docs/configuration.md");
@@ -252,6 +254,11 @@ const ROWS: &[Row] = &[
         lines: ("", "offer_auth = true\ntests.auth-not-offered = 'drop'"),
         told: &[(Warning, 7, "no effect", "AUTH is offered")],
     },
+    Row { lines: ("tests.helo.own = 'mail'", ""), told: &[(Error, 2, "anybody's name", "mail.example.org")] },
+    Row {
+        lines: ("tests.helo.bots = ['a', '*.*', 'b c']", ""),
+        told: &[(Error, 2, "honest names", "letter"), (Error, 2, "' '", "printable")],
+    },
     Row { lines: ("tests.helo.own = 'a b'", ""), told: &[(Error, 2, "neither a name nor", "192.0.2.25")] },
     Row {
         lines: ("tests.helo = { names = 'off', own = 'other.example' }", ""),
@@ -396,7 +403,9 @@ fn list_files_are_read_and_their_mistakes_told() {
     fs::write(folder.path().join("deny.txt"), "192.0.2.0/24\n").expect("a list");
     let (config, warnings) = Config::load(&file).unwrap_or_else(|report| panic!("{report}"));
     assert!(warnings.is_empty(), "{warnings}");
-    assert!(format!("{:?}", config.gates[0].access).contains("192.0.2.0/24"), "{config:?}");
+    let access = &config.gates[0].access;
+    assert_eq!(access.look_up("192.0.2.9".parse().expect("an address")), Access::Deny);
+    assert_eq!(access.look_up("127.0.0.1".parse().expect("an address")), Access::Allow);
 }
 
 #[test]
@@ -411,6 +420,36 @@ fn files_that_cannot_be_read_are_told() {
 }
 
 #[test]
+fn access_is_decided_in_the_order_of_the_manual() {
+    let config = read(&format!(
+        "{TOP}access.deny = '192.0.2.0/24'\naccess.allow = ['192.0.2.7', '198.51.100.0/24']\n\
+         access.rules = ['deny 198.51.100.9', 'test 198.51.100.8', 'allow 192.0.2.8']\n{GATE}"
+    ));
+    let table = [
+        ("192.0.2.1", Access::Deny),
+        ("192.0.2.7", Access::Allow),
+        ("192.0.2.8", Access::Allow),
+        ("198.51.100.1", Access::Allow),
+        ("198.51.100.8", Access::Test),
+        ("198.51.100.9", Access::Deny),
+        ("203.0.113.1", Access::Test),
+        ("127.0.0.1", Access::Test),
+    ];
+    for (client, said) in table {
+        assert_eq!(config.gates[0].access.look_up(client.parse().expect("an address")), said, "{client}");
+    }
+}
+
+#[test]
+fn shipped_names_of_bots_stay_beside_the_operator_s() {
+    let config = read(&format!("{TOP}tests.helo.bots = 'file-*'{GATE}tests.helo.bots = 'gate-*'\n"));
+    let bots = &config.gates[0].screen.names.bots;
+    for name in ["ylmf-pc", "file-1", "gate-1"] {
+        assert!(bots.find(name.as_bytes()).is_some(), "{name}");
+    }
+}
+
+#[test]
 fn what_a_gate_says_goes_before_what_the_file_says() {
     let config = read(
         "hostname = 'mx.example.org'\nobserve = true\ncontact = 'file'\ntests.pregreet = { action = 'observe', ttl = '2d' }\n\
@@ -419,7 +458,6 @@ fn what_a_gate_says_goes_before_what_the_file_says() {
          limits.commands = 40\ntests.helo.own = ['192.0.2.9', 'other.example']\n\
          [[gate]]\nname = 'two'\nlisten = '192.0.2.2:25'\nbackend = '127.0.0.1:2525'\ncontact = 'gate'\n",
     );
-    use gatepost::screen::{Action, Test};
     let [one, two] = config.gates.as_slice() else { panic!("two gates") };
     assert_eq!((one.screen.observe, two.screen.observe), (false, true));
     assert_eq!((one.contact.as_deref(), two.contact.as_deref()), (Some("file"), Some("gate")));

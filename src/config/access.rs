@@ -1,6 +1,7 @@
 //! `[access]`: who is let in, and out, before any test.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -10,8 +11,9 @@ use toml::de::DeValue;
 use super::inspection::{Inspection, Wrong};
 use super::problem::Place;
 use super::table::Table;
-use super::values::{network, parse_network, text};
+use super::values::{self, not_a_network, parse_network, text};
 use crate::policy::access::{Access, AccessList};
+use crate::policy::network::{self, BadLine};
 
 /// What `[access]` says: `rules` in their order, then `allow`, then `deny`.
 #[derive(Debug)]
@@ -24,9 +26,9 @@ impl AccessEntry {
     pub(super) fn read(table: &mut Table<'_>, folder: &Path) -> Option<Self> {
         let inspection = table.inspection();
         let rules = table.list("rules", rule);
-        let allow = table.list("allow", network);
+        let allow = table.list("allow", values::network);
         let allow_files = table.list("allow_file", |value| text(value).map(PathBuf::from));
-        let deny = table.list("deny", network);
+        let deny = table.list("deny", values::network);
         let deny_files = table.list("deny_file", |value| text(value).map(PathBuf::from));
         table.span()?;
 
@@ -89,7 +91,7 @@ fn rule(value: &DeValue<'_>) -> Result<(IpNet, Access), Wrong> {
 }
 
 /// Warns of entries that an earlier one leaves without effect, and of everybody being allowed.
-fn judge(entries: &[(std::ops::Range<usize>, (IpNet, Access))], inspection: &Inspection) {
+fn judge(entries: &[(Range<usize>, (IpNet, Access))], inspection: &Inspection) {
     for (index, (span, (network, say))) in entries.iter().enumerate() {
         let earlier = entries.iter().take(index).find(|(_, (wider, _))| wider.contains(network));
         if let Some((first, (_, before))) = earlier {
@@ -121,37 +123,37 @@ fn read_list(file: &Spanned<PathBuf>, folder: &Path, inspection: &Inspection) ->
             return Vec::new();
         }
     };
-    let (networks, wrong) = parse_list(&listed);
-    if networks.is_empty() && wrong.is_empty() {
-        let remedy = "write one network a line into it";
-        inspection.warning(file.span(), Wrong::new(format!("there is no network in {}", path.display()), remedy));
-    }
-    if !wrong.is_empty() {
-        let source = inspection.add_source(path.display().to_string(), listed);
-        for (span, wrong) in wrong {
-            inspection.error_at(Place { source, span }, wrong);
+    let bad = match network::parse_lines(&listed) {
+        Ok(networks) => {
+            if networks.is_empty() {
+                let cause = format!("there is no network in {}", path.display());
+                inspection.warning(file.span(), Wrong::new(cause, "write one network a line into it"));
+            }
+            return networks;
         }
+        Err(bad) => bad,
+    };
+    let source = inspection.add_source(path.display().to_string(), listed.clone());
+    for BadLine { line, problem } in bad {
+        let span = entry_span(&listed, line);
+        inspection.error_at(Place { source, span }, not_a_network(&problem));
     }
-    networks
+    Vec::new()
 }
 
-type Mistakes = Vec<(std::ops::Range<usize>, Wrong)>;
-
-fn parse_list(listed: &str) -> (Vec<IpNet>, Mistakes) {
-    let (mut networks, mut wrong) = (Vec::new(), Vec::new());
+/// Where the entry on a line (counted from 1) of a list file stands.
+fn entry_span(listed: &str, line: usize) -> Range<usize> {
     let mut offset = 0;
-    for line in listed.split_inclusive('\n') {
-        let entry = line.split_once('#').map_or(line, |(entry, _)| entry);
-        let start = offset + (entry.len() - entry.trim_start().len());
-        let entry = entry.trim();
-        match parse_network(entry) {
-            _ if entry.is_empty() => {}
-            Ok(network) => networks.push(network),
-            Err(reason) => wrong.push((start..start + entry.len(), reason)),
+    for (number, text) in (1..).zip(listed.split_inclusive('\n')) {
+        if number == line {
+            let entry = text.split('#').next().unwrap_or_default();
+            let trimmed = entry.trim_start_matches('\u{feff}').trim();
+            let start = offset + entry.find(trimmed).unwrap_or(0);
+            return start..start + trimmed.len();
         }
-        offset += line.len();
+        offset += text.len();
     }
-    (networks, wrong)
+    offset..offset
 }
 
 #[cfg(test)]
@@ -159,11 +161,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn list_files_hold_one_network_a_line() {
-        let (networks, wrong) =
-            parse_list("# ours\n192.0.2.0/24\n\n  2001:db8::1  # one\r\n\tnonsense\n198.51.100.1/24");
-        assert_eq!(networks.iter().map(IpNet::to_string).collect::<Vec<_>>(), ["192.0.2.0/24", "2001:db8::1/128"]);
-        let spans: Vec<_> = wrong.into_iter().map(|(span, _)| span).collect();
-        assert_eq!(spans, [44..52, 53..68]);
+    fn entries_of_list_files_are_found_again() {
+        let listed = "\u{feff}# ours\n192.0.2.0/24\n\n  2001:db8::1  # one\r\n\tnonsense\n198.51.100.1/24";
+        let at = |line| listed.get(entry_span(listed, line)).unwrap_or("?");
+        assert_eq!(at(2), "192.0.2.0/24");
+        assert_eq!(at(4), "2001:db8::1");
+        assert_eq!(at(5), "nonsense");
+        assert_eq!(at(6), "198.51.100.1/24");
+        assert_eq!((at(1), at(3), at(7)), ("", "", ""));
     }
 }

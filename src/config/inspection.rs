@@ -34,6 +34,9 @@ const KNOWN_ELSEWHERE: &[(&str, &str)] = &[
     ("postscreen_pipelining_action", "tests.pipelining"),
 ];
 
+/// How many places are told where a key could belong.
+const MOST_PLACES: usize = 3;
+
 /// A value's text is not what it should be: the cause, and the remedy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Wrong {
@@ -182,7 +185,10 @@ impl Unknown {
     fn explain(self, known: &BTreeSet<String>) -> Problem {
         let here =
             if self.table.is_empty() { "at the top of the file".to_owned() } else { format!("in [{}]", self.table) };
-        let elsewhere: Vec<String> = known.iter().filter_map(|path| self.same_key(path)).collect();
+        // What can stand in a gate as well is told once.
+        let once = |path: &&String| !path.strip_prefix("gate.").is_some_and(|rest| known.contains(rest));
+        let places = known.iter().filter(once).filter_map(|path| self.same_key(path));
+        let elsewhere: Vec<String> = places.take(MOST_PLACES).collect();
         let foreign = KNOWN_ELSEWHERE.iter().find(|(word, _)| *word == self.key.to_ascii_lowercase());
         let remedy = if let Some((_, ours)) = foreign {
             format!("what you mean is called `{ours}` here")

@@ -55,10 +55,17 @@ impl Problem {
 }
 
 /// A file that was read.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Source {
     pub(super) name: String,
     pub(super) text: String,
+}
+
+/// Without the text: it may hold keys.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Source").field(&self.name).finish()
+    }
 }
 
 /// All that is wrong with a file, in the order of the file. Empty if nothing is.

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::inspection::{Inspection, Wrong};
 use super::table::Table;
 use super::values::{boolean, choice, expected, span, text};
-use crate::screen::helo::{Bots, Names};
+use crate::screen::helo::{BadPattern, Bots, Names};
 use crate::screen::{Action, PerTest, Rule, Test};
 use crate::session::Scene;
 use crate::smtp::path::{Name, name};
@@ -101,7 +101,7 @@ impl TestsEntry {
             Ok(bots) => names.bots = bots,
             Err(reason) => {
                 let span = entries.clone().next_back().map(Spanned::span).unwrap_or_default();
-                inspection.error(span, Wrong::new(format!("`helo.bots`: {reason}"), "mend or shorten the patterns"));
+                inspection.error(span, bad_pattern(&reason));
             }
         }
         names
@@ -252,18 +252,25 @@ fn action(value: &DeValue<'_>) -> Result<Action, Wrong> {
 
 fn pattern(value: &DeValue<'_>) -> Result<String, Wrong> {
     let pattern = text(value)?;
-    if pattern.trim_matches(['*', '?', '.']).is_empty() {
-        let remedy = "write a name that only bots use, such as \"ylmf-pc\" or \"*.bot.example\"";
-        return Err(Wrong::new(format!("{pattern:?} would match honest names"), remedy));
-    }
-    Ok(pattern.to_owned())
+    Bots::check(pattern).map(|()| pattern.to_owned()).map_err(|wrong| bad_pattern(&wrong))
+}
+
+/// What is wrong with patterns; they tell the remedy behind the last colon.
+fn bad_pattern(wrong: &BadPattern) -> Wrong {
+    let text = wrong.to_string();
+    let (cause, remedy) = text.rsplit_once(": ").unwrap_or((&text, "mend or shorten the patterns"));
+    Wrong::new(cause, remedy)
 }
 
 fn own(value: &DeValue<'_>) -> Result<Own, Wrong> {
     let text = text(value)?;
     match name(text.as_bytes()) {
         Name::BareAddress(ip) | Name::Literal(ip) => Ok(Own::Address(ip)),
-        Name::Domain(name) | Name::SingleLabel(name) => Ok(Own::Name(name.to_ascii_lowercase())),
+        Name::Domain(name) => Ok(Own::Name(name.to_ascii_lowercase())),
+        Name::SingleLabel(name) => {
+            let remedy = format!("write the full name, such as \"{name}.example.org\"");
+            Err(Wrong::new(format!("{text:?} could be anybody's name"), remedy))
+        }
         _ => {
             let remedy = "write a name or an address of this host: \"mail.example.org\", \"192.0.2.25\"";
             Err(Wrong::new(format!("{text:?} is neither a name nor an address"), remedy))

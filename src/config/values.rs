@@ -11,6 +11,7 @@ use super::inspection::Wrong;
 use super::nearest::nearest;
 use super::table::kind;
 use crate::addr::canonical;
+use crate::policy::network::{self, NotANetwork, Reason};
 use crate::smtp::path::{Name, name};
 use crate::time::{format_span, parse_span};
 
@@ -130,24 +131,25 @@ pub(super) fn network(value: &DeValue<'_>) -> Result<IpNet, Wrong> {
 
 /// Reads a network in CIDR notation, or a single address.
 pub(super) fn parse_network(text: &str) -> Result<IpNet, Wrong> {
-    const EXAMPLES: &str = "write an address (\"192.0.2.7\") or a network (\"192.0.2.0/24\", \"2001:db8::/32\")";
-    let Some((address, _)) = text.split_once('/') else {
-        let address = text.parse().map_err(|_| Wrong::new(format!("{text:?} is not a network"), EXAMPLES))?;
-        return Ok(IpNet::from(canonical(address)));
+    network::parse(text).map_err(|wrong| not_a_network(&wrong))
+}
+
+/// The complaint about a text that is no network.
+pub(super) fn not_a_network(wrong: &NotANetwork) -> Wrong {
+    let cause = match wrong.reason {
+        Reason::HostBits { .. } => format!("{:?} has bits behind its prefix length", wrong.text),
+        Reason::Syntax | Reason::Length { .. } => format!("{:?} is not a network", wrong.text),
     };
-    let network: IpNet = text.parse().map_err(|_| Wrong::new(format!("{text:?} is not a network"), EXAMPLES))?;
-    if network.addr() != network.network() {
-        let remedy = format!("did you mean the network \"{}\", or the address \"{address}\"?", network.trunc());
-        return Err(Wrong::new(format!("{text:?} has bits behind its prefix length"), remedy));
-    }
-    match network {
-        IpNet::V6(v6) if v6.prefix_len() >= 96 && v6.addr().to_ipv4_mapped().is_some() => {
-            let (cause, v4) = (format!("{text:?} never matches"), canonical(network.addr()));
-            let remedy = format!("clients of that kind count as IPv4: write \"{v4}/{}\"", v6.prefix_len() - 96);
-            Err(Wrong::new(cause, remedy))
+    let remedy = match wrong.reason {
+        Reason::HostBits { network, host } => {
+            format!("did you mean the network \"{network}\", or the address \"{host}\"?")
         }
-        _ => Ok(network),
-    }
+        Reason::Syntax => {
+            "write an address (\"192.0.2.7\") or a network (\"192.0.2.0/24\", \"2001:db8::/32\")".to_owned()
+        }
+        Reason::Length { most } => format!("behind the slash goes a number from 0 to {most}"),
+    };
+    Wrong::new(cause, remedy)
 }
 
 /// An address and port to listen on, where `usual` is the port that people expect. Port 0 lets the kernel choose.
@@ -248,6 +250,7 @@ mod tests {
             ("'192.0.2.0/24'", "192.0.2.0/24"),
             ("'::1'", "::1/128"),
             ("'::ffff:192.0.2.7'", "192.0.2.7/32"),
+            ("'::ffff:192.0.2.0/120'", "192.0.2.0/24"),
             ("'2001:db8::/32'", "2001:db8::/32"),
         ] {
             assert_eq!(read(text, super::network).map(|network| network.to_string()), Ok(network.to_owned()));
@@ -256,9 +259,8 @@ mod tests {
             super::network,
             &[
                 ("'192.0.2.7/24'", "\"192.0.2.0/24\", or the address \"192.0.2.7\""),
-                ("'::ffff:192.0.2.0/120'", "\"192.0.2.0/24\""),
                 ("'example.org'", "write an address"),
-                ("'192.0.2.0/33'", "write an address"),
+                ("'192.0.2.0/33'", "from 0 to 32"),
                 ("7", "double quotes"),
             ],
         );

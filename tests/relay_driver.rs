@@ -1,5 +1,13 @@
 //! The relay between two connections: deadlines on a paused clock, back-pressure, half-closed and torn connections.
 
+#![allow(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a claim that does not hold panics"
+)]
+
 use std::future::pending;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};

@@ -422,6 +422,7 @@ mod tests {
             (r#"RCPT TO:"a b"@c"#, rcpt(r#""a b"@c"#)),
             ("RCPT TO:<user@[IPv6:2001:db8::1]>", rcpt("user@[IPv6:2001:db8::1]")),
             ("RCPT TO:<грета@пример.example>", rcpt("грета@пример.example")),
+            (r#"RCPT TO:<"\é\é"@c>"#, rcpt(r#""\é\é"@c"#)),
         ]);
     }
 
@@ -454,6 +455,9 @@ mod tests {
             ("MAIL", malformed(Verb::Mail, Malformed::MissingParameter)),
             ("RCPT ", malformed(Verb::Rcpt, Malformed::MissingParameter)),
         ]);
+        for line in [&b"RCPT TO:<\"\\\xcf"[..], b"RCPT TO:\"\\\xcf", b"RCPT TO:<\"\\\xcf>"] {
+            assert_eq!(Command::parse(line), bad_rcpt(), "{}", line.escape_ascii());
+        }
     }
 
     #[test]

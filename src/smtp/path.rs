@@ -7,8 +7,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nom::branch::alt;
-use nom::bytes::complete::{tag, take_while1};
-use nom::character::complete::{char, satisfy};
+use nom::bytes::complete::{take_while_m_n, take_while1};
+use nom::character::complete::char;
 use nom::combinator::{eof, map, peek, recognize};
 use nom::multi::{many0_count, many1_count};
 use nom::sequence::{delimited, terminated};
@@ -79,7 +79,7 @@ pub fn name(text: &[u8]) -> Name<'_> {
 pub(super) fn path(input: &[u8]) -> IResult<&[u8], Path<'_>> {
     let bracketed = delimited(char('<'), recognize(many0_count(piece)), char('>'));
     let bare = recognize(many1_count(piece));
-    let end = peek(alt((eof, recognize(satisfy(|c| is_blank(c as u8))))));
+    let end = peek(alt((eof, take_while_m_n(1, 1, is_blank))));
     map(terminated(alt((bracketed, bare)), end), |mailbox| Path { mailbox }).parse(input)
 }
 
@@ -91,7 +91,8 @@ fn piece(input: &[u8]) -> IResult<&[u8], &[u8]> {
 /// `"…"`, with `\` before any character (RFC 5321 §4.1.2, Quoted-string; RFC 6531 §3.3).
 fn quoted(input: &[u8]) -> IResult<&[u8], &[u8]> {
     let text = take_while1(|byte| is_graphic(byte) && byte != b'"' && byte != b'\\');
-    let pair = recognize((tag("\\"), satisfy(|c| is_graphic(c as u8))));
+    // Not `satisfy`: it takes a byte above 0x7f for a character of two.
+    let pair = recognize((char('\\'), take_while_m_n(1, 1, is_graphic)));
     delimited(char('"'), recognize(many0_count(alt((text, pair)))), char('"')).parse(input)
 }
 

@@ -26,7 +26,8 @@ fn settings() -> Settings {
 
 /// Lines of base64 length, as in most large mail, up to `size` bytes and the end of data.
 fn message(size: usize, ending: &str) -> Vec<u8> {
-    let line = format!("{}{ending}", "TWFpbCBpcyBtb3N0bHkgYmFzZTY0IGxpbmVzLCA3NiBieXRlcyBlYWNoIG9m".repeat(2).split_at(76).0);
+    let line =
+        format!("{}{ending}", "TWFpbCBpcyBtb3N0bHkgYmFzZTY0IGxpbmVzLCA3NiBieXRlcyBlYWNoIG9m".repeat(2).split_at(76).0);
     let mut text = line.repeat(size / line.len());
     text.push_str("\r\n.\r\n");
     text.into_bytes()

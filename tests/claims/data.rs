@@ -1,5 +1,13 @@
 //! Mail data.
 
+#![allow(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a claim that does not hold panics"
+)]
+
 use gatepost::smtp::data::{BareNewline, Facts, Scanner, Then};
 
 use super::cuts;
@@ -28,7 +36,7 @@ pub fn data(input: &[u8]) {
 }
 
 /// That no reader, however lenient, finds an end of data in `text`, which is whole lines and the beginning of one.
-pub fn assert_unambiguous(text: &[u8]) {
+pub(super) fn assert_unambiguous(text: &[u8]) {
     let mut lines = text.split(|&byte| byte == b'\n').peekable();
     while let Some(line) = lines.next() {
         let whole = lines.peek().is_some();
@@ -71,7 +79,7 @@ fn read<'a>(newline: BareNewline, pieces: impl IntoIterator<Item = &'a [u8]>) ->
 
 /// What becomes of one message, told line by line and with hindsight: `None` if it has no end, else what goes on, and
 /// how long the message was.
-pub fn reference(input: &[u8]) -> Option<(Vec<u8>, usize)> {
+pub(super) fn reference(input: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut out, mut at, mut stuffed) = (Vec::new(), 0, true);
     loop {
         let rest = &input[at..];

@@ -11,7 +11,7 @@ mod line;
 mod proxy_header;
 mod relay;
 mod reply;
-mod stage;
+pub mod stage;
 
 pub use command::command;
 pub use data::data;

@@ -1,5 +1,13 @@
 //! A relay machine between two sides in memory: what its driver does, without sockets.
 
+#![allow(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a claim that does not hold panics"
+)]
+
 use gatepost::relay::ending::{End, Event, Tally};
 use gatepost::relay::machine::{Machine, Step};
 use gatepost::relay::{Opening, Settings};
@@ -22,6 +30,7 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// A machine at the beginning.
     pub fn new(settings: &Settings, opening: Opening) -> Self {
         Self {
             machine: Machine::new(settings, opening),
@@ -36,35 +45,42 @@ impl Stage {
         }
     }
 
+    /// The client sends `bytes`.
     pub fn client_says(&mut self, bytes: &[u8]) {
         self.from_client.extend_from_slice(bytes);
         self.advance();
     }
 
+    /// The client closes its side.
     pub fn client_closes(&mut self) {
         self.client_eof = true;
         self.advance();
     }
 
+    /// The backend sends `bytes`.
     pub fn backend_says(&mut self, bytes: &[u8]) {
         self.from_backend.extend_from_slice(bytes);
         self.advance();
     }
 
+    /// The backend closes its side.
     pub fn backend_closes(&mut self) {
         self.backend_eof = true;
         self.advance();
     }
 
+    /// gatepost is to end.
     pub fn drain(&mut self) {
         self.machine.drain();
         self.advance();
     }
 
+    /// What the machine has counted.
     pub fn tally(&self) -> Tally {
         self.machine.tally()
     }
 
+    /// Whether the machine watches nothing any more.
     pub fn is_opaque(&self) -> bool {
         self.machine.is_opaque()
     }

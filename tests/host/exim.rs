@@ -192,6 +192,7 @@ hosts_proxy = ${{if eq{{$received_port}}{{{proxied}}}{{127.0.0.1}}}}
 chunking_advertise_hosts = *
 pipelining_advertise_hosts = *
 smtp_accept_max = 0
+daemon_startup_retries = 0
 smtp_accept_queue_per_connection = 0
 message_size_limit = {SIZE_LIMIT}
 domainlist ours = example.test

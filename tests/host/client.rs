@@ -184,7 +184,13 @@ fn msmtp(call: &Call, letter: &Letter, file: &Path) -> Outcome {
     let on = |yes: bool| if yes { "on" } else { "off" };
     command.args([format!("--host={}", call.server.ip()), format!("--port={}", call.server.port())]);
     command.args([format!("--source-ip={}", call.source), format!("--from={}", letter.from)]);
-    command.args(["--debug", "--domain=client.test", "--set-date-header=off", "--set-from-header=off"]);
+    command.args([
+        "--debug",
+        "--domain=client.test",
+        "--set-date-header=off",
+        "--set-from-header=off",
+        "--remove-bcc-headers=off",
+    ]);
     command.arg(format!("--tls={}", on(call.tls != Encryption::None)));
     command.arg(format!("--tls-starttls={}", on(call.tls == Encryption::StartTls)));
     command.arg("--tls-certcheck=off");

@@ -260,7 +260,7 @@ fn rbldnsd_answers_and_reads_its_zones_again() {
 }
 
 #[test]
-fn a_frozen_postfix_says_nothing_and_goes_on_when_thawed() {
+fn a_frozen_postfix_says_nothing_and_goes_on_when_thawed_until_it_is_stopped() {
     if !present(&[Peer::Postfix]) {
         return;
     }
@@ -270,6 +270,9 @@ fn a_frozen_postfix_says_nothing_and_goes_on_when_thawed() {
     dialogue.expect_silence(Duration::from_millis(100));
     postfix.thaw();
     dialogue.expect("220");
+    let port = postfix.plain();
+    postfix.stop();
+    assert!(Dialogue::try_from(Ipv4Addr::LOCALHOST, port).is_err(), "nobody is there");
 }
 
 #[test]

@@ -249,12 +249,7 @@ pub fn run(command: Command) -> Outcome {
 pub fn run_reading(command: Command, input: Stdio) -> Outcome {
     let mut limited = Command::new("timeout");
     limited.arg("60").arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => limited.env(name, value),
-            None => limited.env_remove(name),
-        };
-    }
+    limited.envs(command.get_envs().filter_map(|(variable, value)| Some((variable, value?))));
     let mut said = tempfile::tempfile().expect("a file for what the program says");
     let both = || Stdio::from(said.try_clone().expect("a second handle"));
     let status = limited.stdin(input).stdout(both()).stderr(both()).status().expect("timeout is in coreutils");

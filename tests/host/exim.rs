@@ -8,7 +8,7 @@
 //! for Exim's own user, whose name is compiled in; `deliver_drop_privilege` makes that user enough for deliveries too.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
@@ -55,7 +55,7 @@ impl Exim {
             let dir = lay_out(&configuration(plain, proxied, options));
             let mut command = exim(dir.path());
             command.arg("-bdf");
-            let process = Process::start("exim", &mut command, dir.path());
+            let process = Process::start("exim", &command, dir.path());
             let mut exim = Self { process, plain, proxied, dir };
             if wait::until("Exim to greet", || exim.is_up()) {
                 return exim;
@@ -93,6 +93,10 @@ impl Exim {
     /// Ends this instance now; its ports then refuse connections.
     pub fn stop(mut self) {
         self.process.stop(wait::PATIENCE);
+        let port = self.plain;
+        drop(self);
+        // Its children hold the listening socket too, each to its own end.
+        wait::until("the port to be closed", || TcpStream::connect(port).err());
     }
 
     /// `Some(false)` if it has ended, `Some(true)` if it greets.
@@ -131,8 +135,8 @@ pub fn used_chunking(log: &str) -> bool {
 }
 
 fn exim(dir: &Path) -> Command {
-    let mut command = Command::new(Peer::Exim.program());
-    command.env_clear().env("PATH", "/usr/bin:/bin").arg("-C").arg(dir.join("exim.conf"));
+    let mut command = Command::new("env");
+    command.args(["-i", "PATH=/usr/bin:/bin"]).arg(Peer::Exim.program()).arg("-C").arg(dir.join("exim.conf"));
     command
 }
 

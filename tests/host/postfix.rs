@@ -16,7 +16,6 @@ use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -114,17 +113,21 @@ impl Postfix {
 
     /// Stops every process of this instance where it stands, as a hanging machine would.
     pub fn freeze(&self) {
-        rustix::process::kill_process_group(self.process.pid(), Signal::STOP).expect("our own process group");
+        self.process.signal_all(Signal::STOP);
     }
 
     /// Lets them go on.
     pub fn thaw(&self) {
-        rustix::process::kill_process_group(self.process.pid(), Signal::CONT).expect("our own process group");
+        self.process.signal_all(Signal::CONT);
     }
 
     /// Ends this instance now; its ports then refuse connections.
     pub fn stop(mut self) {
         self.process.stop(wait::PATIENCE);
+        let port = self.plain;
+        drop(self);
+        // Its children hold the listening socket too, each to its own end.
+        wait::until("the port to be closed", || TcpStream::connect(port).err());
     }
 
     /// `Some(false)` if it has ended, `Some(true)` if it greets.
@@ -158,14 +161,12 @@ fn libraries() -> PathBuf {
     peers::tree("postfix").join("usr/lib/postfix")
 }
 
-/// Starts master(8), which signals its own process group when it ends, so it must lead one. `setpriv` ends it with the
-/// thread that runs the test, so that a test run that is killed leaves no Postfix behind.
+/// Starts master(8) in the foreground, as the leader of the process group that it signals when it ends.
 fn master(dir: &Path) -> Process {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", "--"]).arg(Peer::Postfix.program()).arg("-d").process_group(0);
-    command.env_clear().env("PATH", "/usr/bin:/bin").env("LD_LIBRARY_PATH", libraries());
-    command.env("MAIL_CONFIG", dir.join("conf"));
-    Process::start("postfix", &mut command, dir).leading_its_group()
+    let mut command = Command::new("env");
+    command.args(["-i", "PATH=/usr/bin:/bin", &format!("LD_LIBRARY_PATH={}", libraries().display())]);
+    command.arg(format!("MAIL_CONFIG={}/conf", dir.display())).arg(Peer::Postfix.program()).arg("-d");
+    Process::start("postfix", &command, dir)
 }
 
 /// The directories with the owners that `postfix check` would give them.

@@ -145,8 +145,12 @@ pub fn swaks(call: &Call, letter: &Letter, options: &[&str]) -> Outcome {
         command.arg("--no-data-fixup").arg("--data").arg(format!("@{}", file.display()));
         match call.tls {
             Encryption::None => {}
-            Encryption::StartTls => drop(command.arg("--tls")),
-            Encryption::Implicit => drop(command.arg("--tls-on-connect")),
+            Encryption::StartTls => {
+                command.arg("--tls");
+            }
+            Encryption::Implicit => {
+                command.arg("--tls-on-connect");
+            }
         }
         if let Some((user, password)) = &call.login {
             command.args(["--auth", "PLAIN", "--auth-user", user, "--auth-password", password]);

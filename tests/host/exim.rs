@@ -2,7 +2,7 @@
 //!
 //! Each instance has its own configuration, spool and log, and two SMTP ports: *plain* and *proxied* (takes only
 //! connections that begin with a PROXY header). Like [`super::postfix`] it passes on what it accepts with one Received
-//! field on top and otherwise unchanged, relays for example.test and for 127.0.0.1, and asks no DNS.
+//! field on top and otherwise unchanged, relays for example.test and for 127.0.0.1, and asks no DNS. Bounces vanish.
 //!
 //! The program comes from an unpacked package and is not set-uid. Started by root with `-C`, the daemon gives up root
 //! for Exim's own user, whose name is compiled in; `deliver_drop_privilege` makes that user enough for deliveries too.
@@ -214,6 +214,10 @@ rcpt:
   deny
     message = 5.7.1 relaying denied
 begin routers
+bounces:
+  driver = redirect
+  senders = :
+  data = :blackhole:
 onward:
   driver = manualroute
   route_list = * {}::{}
@@ -249,6 +253,10 @@ fn sender_configuration(call: &Call) -> impl Fn(&Path) -> String {
     move |dir| {
         format!(
             "{}begin routers
+bounces:
+  driver = redirect
+  senders = :
+  data = :blackhole:
 onward:
   driver = manualroute
   route_list = * {}::{}

@@ -1,9 +1,11 @@
 //! Postfix: as the MTA behind a gate, and as an honest sender in front of one.
 //!
-//! Each instance has its own configuration, queue and log in a directory of its own, and three SMTP ports: *plain*,
-//! *proxied* (takes only connections that begin with a PROXY header) and *xclient* (believes XCLIENT from loopback).
+//! Each instance has its own configuration, queue and log in a directory of its own, and four SMTP ports: *plain*,
+//! *proxied* (takes only connections that begin with a PROXY header), *xclient* (believes XCLIENT from loopback) and
+//! *wrapped* (TLS before the greeting, for instances with certificates).
 //! Whatever it accepts goes on by SMTP to [`Options::next_hop`], usually a [`super::sink::Sink`], with one Received
 //! field on top and otherwise unchanged: header rewriting, header dropping and content filters are off. No DNS is asked.
+//! What goes back to the usual sender, bob@example.org, vanishes: a bounce must not be counted as a letter.
 //!
 //! Like any careful Postfix it relays for example.test alone, and for anybody at 127.0.0.1 (`mynetworks`): a gate that
 //! does not tell it who the client is makes it an open relay, and a test can see that.
@@ -42,7 +44,7 @@ pub struct Options<'a> {
     pub next_hop: SocketAddr,
     /// Lines to add to main.cf; they win over the usual ones.
     pub main_cf: &'a [&'a str],
-    /// Offers STARTTLS with the certificate of mx.test.
+    /// Offers STARTTLS, and TLS on the wrapped port, with the certificate of mx.test.
     pub certificates: Option<&'a Certificates>,
 }
 
@@ -59,6 +61,7 @@ pub struct Postfix {
     plain: SocketAddr,
     proxied: SocketAddr,
     xclient: SocketAddr,
+    wrapped: SocketAddr,
     dir: TempDir,
 }
 
@@ -67,12 +70,12 @@ impl Postfix {
     #[track_caller]
     pub fn start(options: &Options<'_>) -> Self {
         for _ in 0..TRIES {
-            let [plain, proxied, xclient] = std::array::from_fn(|_| ports::free_address());
+            let ports @ [plain, proxied, xclient, wrapped] = std::array::from_fn(|_| ports::free_address());
             let dir = public_dir();
             lay_out(dir.path());
             fs::write(dir.path().join("conf/main.cf"), main_cf(dir.path(), options)).expect("main.cf");
-            fs::write(dir.path().join("conf/master.cf"), master_cf(plain, proxied, xclient)).expect("master.cf");
-            let mut postfix = Self { process: master(dir.path()), plain, proxied, xclient, dir };
+            fs::write(dir.path().join("conf/master.cf"), master_cf(ports)).expect("master.cf");
+            let mut postfix = Self { process: master(dir.path()), plain, proxied, xclient, wrapped, dir };
             if wait::until("Postfix to greet", || postfix.is_up()) {
                 return postfix;
             }
@@ -95,6 +98,11 @@ impl Postfix {
     /// The port that believes XCLIENT.
     pub fn xclient(&self) -> SocketAddr {
         self.xclient
+    }
+
+    /// The port where TLS comes first.
+    pub fn wrapped(&self) -> SocketAddr {
+        self.wrapped
     }
 
     /// Its log so far.
@@ -217,6 +225,8 @@ local_recipient_maps =
 relay_domains = example.test
 relay_transport = {hop}
 default_transport = {hop}
+transport_maps = inline:{{ {{ bob@example.org = discard: }} }}
+notify_classes =
 smtp_dns_support_level = disabled
 smtp_host_lookup = native
 smtpd_peername_lookup = no
@@ -240,13 +250,15 @@ in_flow_delay = 0
     text + &options.main_cf.join("\n") + "\n"
 }
 
-fn master_cf(plain: SocketAddr, proxied: SocketAddr, xclient: SocketAddr) -> String {
+fn master_cf([plain, proxied, xclient, wrapped]: [SocketAddr; 4]) -> String {
     format!(
         "{plain} inet n - n - - smtpd
 {proxied} inet n - n - - smtpd
   -o smtpd_upstream_proxy_protocol=haproxy
 {xclient} inet n - n - - smtpd
   -o smtpd_authorized_xclient_hosts=127.0.0.1
+{wrapped} inet n - n - - smtpd
+  -o smtpd_tls_wrappermode=yes
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 tlsmgr unix - - n 1000? 1 tlsmgr
@@ -257,6 +269,7 @@ trace unix - - n - 0 bounce
 flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
 smtp unix - - n - - smtp
+discard unix - - n - - discard
 error unix - - n - - error
 retry unix - - n - - error
 anvil unix - - n - 1 anvil

@@ -43,11 +43,11 @@ fn exim() -> (Sink, Exim) {
     (sink, exim)
 }
 
-/// Every client sends every awkward letter to `server`; all arrive at `sink`, one MTA later.
+/// Every client sends every odd letter to `server`; all arrive at `sink`, one MTA later.
 fn deliver_everything(server: SocketAddr, sink: &Sink) {
     let mut letters = Vec::new();
     for client in Client::ALL {
-        for letter in Letter::awkward() {
+        for letter in Letter::awkward().into_iter().chain([Letter::odd_header()]) {
             let outcome = client.send(&Call::to(server), &letter);
             assert!(outcome.accepted, "{client:?}:\n{}", outcome.transcript);
             letters.push((client, letter));
@@ -140,14 +140,18 @@ fn clients_speak_tls_where_it_is_offered() {
         ..postfix::Options::delivering_to(sink.address())
     };
     let postfix = Postfix::start(&options);
-    let call = Call::to(postfix.plain()).over(Encryption::StartTls);
-    for client in Client::ALL {
-        client.send(&call, &Letter::short()).assert_accepted();
+    let calls =
+        [Call::to(postfix.plain()).over(Encryption::StartTls), Call::to(postfix.wrapped()).over(Encryption::Implicit)];
+    for call in &calls {
+        for client in Client::ALL {
+            client.send(call, &Letter::short()).assert_accepted();
+        }
+        exim::send(call, &Letter::short()).assert_accepted();
     }
-    exim::send(&call, &Letter::short()).assert_accepted();
-    sink.wait_for(Client::ALL.len() + 1);
+    let letters = calls.len() * (Client::ALL.len() + 1);
+    sink.wait_for(letters);
     let handshakes = postfix.log().matches("TLS connection established").count();
-    assert_eq!(handshakes, Client::ALL.len() + 1, "{}", postfix.log());
+    assert_eq!(handshakes, letters, "{}", postfix.log());
 }
 
 #[test]
@@ -192,6 +196,27 @@ fn who_comes_through_a_proxy_header_is_not_trusted_as_loopback() {
                 .is_ok_and(|line| { line.is_some_and(|line| line.starts_with('5')) })
         );
     }
+}
+
+#[test]
+fn a_refused_letter_goes_no_further_and_comes_back_to_nobody() {
+    if !present(&[Peer::Postfix, Peer::Exim]) {
+        return;
+    }
+    let refusing = Manners::default().but("RCPT", Act::Say("550 5.7.1 not here")).start();
+    exim::send(&Call::to(refusing.address()), &Letter::short()).assert_refused("550 5.7.1 not here");
+    let postfix = Postfix::start(&postfix::Options::delivering_to(refusing.address()));
+    let exim = Exim::start(&exim::Options::delivering_to(refusing.address()));
+    for server in [postfix.plain(), exim.plain()] {
+        let mut dialogue = Dialogue::with(server);
+        dialogue.expect("220");
+        dialogue.deliver(&Letter::short());
+    }
+    postfix.wait_for_log(&["to=<bob@example.org>", "relay=none", "status=sent"]);
+    exim.wait_for_log(&["=> :blackhole: <bob@example.org>"]);
+    let seen = refusing.wait_for_ends(3);
+    assert!(seen.iter().all(|one| one.commands.iter().any(|line| line.starts_with("MAIL FROM:<bob@"))));
+    assert_eq!(seen.len(), 3, "a connection for each letter, none for a bounce");
 }
 
 #[test]
@@ -260,7 +285,7 @@ fn rbldnsd_answers_and_reads_its_zones_again() {
 }
 
 #[test]
-fn a_frozen_postfix_says_nothing_and_goes_on_when_thawed() {
+fn a_frozen_postfix_says_nothing_and_goes_on_when_thawed_until_it_is_stopped() {
     if !present(&[Peer::Postfix]) {
         return;
     }
@@ -270,6 +295,9 @@ fn a_frozen_postfix_says_nothing_and_goes_on_when_thawed() {
     dialogue.expect_silence(Duration::from_millis(100));
     postfix.thaw();
     dialogue.expect("220");
+    let port = postfix.plain();
+    postfix.stop();
+    assert!(Dialogue::try_from(Ipv4Addr::LOCALHOST, port).is_err(), "nobody is there");
 }
 
 #[test]

@@ -145,8 +145,12 @@ pub fn swaks(call: &Call, letter: &Letter, options: &[&str]) -> Outcome {
         command.arg("--no-data-fixup").arg("--data").arg(format!("@{}", file.display()));
         match call.tls {
             Encryption::None => {}
-            Encryption::StartTls => drop(command.arg("--tls")),
-            Encryption::Implicit => drop(command.arg("--tls-on-connect")),
+            Encryption::StartTls => {
+                command.arg("--tls");
+            }
+            Encryption::Implicit => {
+                command.arg("--tls-on-connect");
+            }
         }
         if let Some((user, password)) = &call.login {
             command.args(["--auth", "PLAIN", "--auth-user", user, "--auth-password", password]);
@@ -184,7 +188,13 @@ fn msmtp(call: &Call, letter: &Letter, file: &Path) -> Outcome {
     let on = |yes: bool| if yes { "on" } else { "off" };
     command.args([format!("--host={}", call.server.ip()), format!("--port={}", call.server.port())]);
     command.args([format!("--source-ip={}", call.source), format!("--from={}", letter.from)]);
-    command.args(["--debug", "--domain=client.test", "--set-date-header=off", "--set-from-header=off"]);
+    command.args([
+        "--debug",
+        "--domain=client.test",
+        "--set-date-header=off",
+        "--set-from-header=off",
+        "--remove-bcc-headers=off",
+    ]);
     command.arg(format!("--tls={}", on(call.tls != Encryption::None)));
     command.arg(format!("--tls-starttls={}", on(call.tls == Encryption::StartTls)));
     command.arg("--tls-certcheck=off");
@@ -243,12 +253,7 @@ pub fn run(command: Command) -> Outcome {
 pub fn run_reading(command: Command, input: Stdio) -> Outcome {
     let mut limited = Command::new("timeout");
     limited.arg("60").arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => limited.env(name, value),
-            None => limited.env_remove(name),
-        };
-    }
+    limited.envs(command.get_envs().filter_map(|(variable, value)| Some((variable, value?))));
     let mut said = tempfile::tempfile().expect("a file for what the program says");
     let both = || Stdio::from(said.try_clone().expect("a second handle"));
     let status = limited.stdin(input).stdout(both()).stderr(both()).status().expect("timeout is in coreutils");

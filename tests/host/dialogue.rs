@@ -146,9 +146,9 @@ impl Dialogue {
     pub fn expect_silence(&mut self, limit: Duration) {
         let usual = self.stream.read_timeout().expect("a socket knows its limit");
         self.patience(limit);
-        let came = self.unread.is_empty() && matches!(self.fill(), Err(error) if is_timeout(&error));
+        let silent = self.unread.is_empty() && matches!(self.fill(), Err(error) if is_timeout(&error));
         self.stream.set_read_timeout(usual).expect("the limit that was there before");
-        if !came {
+        if !silent {
             let early = self.unread.clone();
             self.note("S", &early);
             self.fail(&format!("expected silence for {limit:?}"));

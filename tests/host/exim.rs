@@ -2,13 +2,13 @@
 //!
 //! Each instance has its own configuration, spool and log, and two SMTP ports: *plain* and *proxied* (takes only
 //! connections that begin with a PROXY header). Like [`super::postfix`] it passes on what it accepts with one Received
-//! field on top and otherwise unchanged, relays for example.test and for 127.0.0.1, and asks no DNS.
+//! field on top and otherwise unchanged, relays for example.test and for 127.0.0.1, and asks no DNS. Bounces vanish.
 //!
 //! The program comes from an unpacked package and is not set-uid. Started by root with `-C`, the daemon gives up root
 //! for Exim's own user, whose name is compiled in; `deliver_drop_privilege` makes that user enough for deliveries too.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
@@ -55,7 +55,7 @@ impl Exim {
             let dir = lay_out(&configuration(plain, proxied, options));
             let mut command = exim(dir.path());
             command.arg("-bdf");
-            let process = Process::start("exim", &mut command, dir.path());
+            let process = Process::start("exim", &command, dir.path());
             let mut exim = Self { process, plain, proxied, dir };
             if wait::until("Exim to greet", || exim.is_up()) {
                 return exim;
@@ -93,6 +93,10 @@ impl Exim {
     /// Ends this instance now; its ports then refuse connections.
     pub fn stop(mut self) {
         self.process.stop(wait::PATIENCE);
+        let port = self.plain;
+        drop(self);
+        // Its children hold the listening socket too, each to its own end.
+        wait::until("the port to be closed", || TcpStream::connect(port).err());
     }
 
     /// `Some(false)` if it has ended, `Some(true)` if it greets.
@@ -131,8 +135,8 @@ pub fn used_chunking(log: &str) -> bool {
 }
 
 fn exim(dir: &Path) -> Command {
-    let mut command = Command::new(Peer::Exim.program());
-    command.env_clear().env("PATH", "/usr/bin:/bin").arg("-C").arg(dir.join("exim.conf"));
+    let mut command = Command::new("env");
+    command.args(["-i", "PATH=/usr/bin:/bin"]).arg(Peer::Exim.program()).arg("-C").arg(dir.join("exim.conf"));
     command
 }
 
@@ -192,6 +196,7 @@ hosts_proxy = ${{if eq{{$received_port}}{{{proxied}}}{{127.0.0.1}}}}
 chunking_advertise_hosts = *
 pipelining_advertise_hosts = *
 smtp_accept_max = 0
+daemon_startup_retries = 0
 smtp_accept_queue_per_connection = 0
 message_size_limit = {SIZE_LIMIT}
 domainlist ours = example.test
@@ -209,6 +214,10 @@ rcpt:
   deny
     message = 5.7.1 relaying denied
 begin routers
+bounces:
+  driver = redirect
+  senders = :
+  data = :blackhole:
 onward:
   driver = manualroute
   route_list = * {}::{}
@@ -244,6 +253,10 @@ fn sender_configuration(call: &Call) -> impl Fn(&Path) -> String {
     move |dir| {
         format!(
             "{}begin routers
+bounces:
+  driver = redirect
+  senders = :
+  data = :blackhole:
 onward:
   driver = manualroute
   route_list = * {}::{}

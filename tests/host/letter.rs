@@ -32,13 +32,25 @@ impl Letter {
 
     /// A letter with this body, to alice@example.test. The body must end in CRLF or be empty.
     pub fn saying(body: &[u8]) -> Self {
-        let id = format!("{}.{}@example.org", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut bytes = format!(
+        Self::with_header(
             "From: Bob <bob@example.org>\r\nTo: alice@example.test\r\nSubject: a letter\r\n\
-             Date: Sun, 22 Nov 2026 02:20:00 +0000\r\nMessage-ID: <{id}>\r\nMIME-Version: 1.0\r\n\
-             Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+             Date: Sun, 22 Nov 2026 02:20:00 +0000\r\nMIME-Version: 1.0\r\n\
+             Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n",
+            body,
         )
-        .into_bytes();
+    }
+
+    /// A letter without From and Date, but with fields and addresses that an MTA would drop or complete in mail of its
+    /// own users. Programs that hand mail in locally, as [`super::exim::send`] does, do complete it.
+    pub fn odd_header() -> Self {
+        let header = "Return-Path: <before@example.org>\r\nto: alice\r\nBcc: carol@example.test\r\n\
+                      Content-Length: 1\r\nX-Folded: one\r\n\ttwo\r\n  three\r\nX-Empty:\r\n";
+        Self::with_header(header, b"Hello.\r\n")
+    }
+
+    fn with_header(header: &str, body: &[u8]) -> Self {
+        let id = format!("{}.{}@example.org", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut bytes = format!("{header}Message-ID: <{id}>\r\n\r\n").into_bytes();
         bytes.extend_from_slice(body);
         Self { from: "bob@example.org".to_owned(), to: vec!["alice@example.test".to_owned()], bytes, id }
     }

@@ -70,7 +70,7 @@ impl Peer {
             return Some(format!("{self:?} is not here (tests/run brings it)"));
         }
         match self {
-            Self::Postfix | Self::Exim | Self::Rbldnsd if !geteuid().is_root() => {
+            Self::Postfix | Self::Exim if !geteuid().is_root() => {
                 Some(format!("{self:?} changes its user and so must be started by root"))
             }
             Self::Exim if !hwith_login("Debian-exim") => {

@@ -2,7 +2,7 @@
 //!
 //! A port is found by binding port 0 and letting go, so another program can take it before ours binds it. That is rare
 //! and cannot be excluded; whoever starts a program on such a port tries again with fresh ones ([`TRIES`]) when the
-//! program says that the address is in use.
+//! program ends because the address is in use.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};

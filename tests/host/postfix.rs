@@ -1,9 +1,11 @@
 //! Postfix: as the MTA behind a gate, and as an honest sender in front of one.
 //!
-//! Each instance has its own configuration, queue and log in a directory of its own, and three SMTP ports: *plain*,
-//! *proxied* (takes only connections that begin with a PROXY header) and *xclient* (believes XCLIENT from loopback).
+//! Each instance has its own configuration, queue and log in a directory of its own, and four SMTP ports: *plain*,
+//! *proxied* (takes only connections that begin with a PROXY header), *xclient* (believes XCLIENT from loopback) and
+//! *wrapped* (TLS before the greeting, for instances with certificates).
 //! Whatever it accepts goes on by SMTP to [`Options::next_hop`], usually a [`super::sink::Sink`], with one Received
 //! field on top and otherwise unchanged: header rewriting, header dropping and content filters are off. No DNS is asked.
+//! What goes back to the usual sender, bob@example.org, vanishes: a bounce must not be counted as a letter.
 //!
 //! Like any careful Postfix it relays for example.test alone, and for anybody at 127.0.0.1 (`mynetworks`): a gate that
 //! does not tell it who the client is makes it an open relay, and a test can see that.
@@ -16,7 +18,6 @@ use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use tempfile::TempDir;
 use super::certificates::Certificates;
 use super::client::{Outcome, run};
 use super::peers::{self, Peer};
-use super::ports::{self, IN_USE, TRIES};
+use super::ports::{self, TRIES};
 use super::process::{Process, lossy, public_dir};
 use super::wait;
 
@@ -43,7 +44,7 @@ pub struct Options<'a> {
     pub next_hop: SocketAddr,
     /// Lines to add to main.cf; they win over the usual ones.
     pub main_cf: &'a [&'a str],
-    /// Offers STARTTLS with the certificate of mx.test.
+    /// Offers STARTTLS, and TLS on the wrapped port, with the certificate of mx.test.
     pub certificates: Option<&'a Certificates>,
 }
 
@@ -60,6 +61,7 @@ pub struct Postfix {
     plain: SocketAddr,
     proxied: SocketAddr,
     xclient: SocketAddr,
+    wrapped: SocketAddr,
     dir: TempDir,
 }
 
@@ -68,18 +70,19 @@ impl Postfix {
     #[track_caller]
     pub fn start(options: &Options<'_>) -> Self {
         for _ in 0..TRIES {
-            let [plain, proxied, xclient] = std::array::from_fn(|_| ports::free_address());
+            let ports @ [plain, proxied, xclient, wrapped] = std::array::from_fn(|_| ports::free_address());
             let dir = public_dir();
             lay_out(dir.path());
             fs::write(dir.path().join("conf/main.cf"), main_cf(dir.path(), options)).expect("main.cf");
-            fs::write(dir.path().join("conf/master.cf"), master_cf(plain, proxied, xclient)).expect("master.cf");
-            let mut postfix = Self { process: master(dir.path()), plain, proxied, xclient, dir };
+            fs::write(dir.path().join("conf/master.cf"), master_cf(ports)).expect("master.cf");
+            let mut postfix = Self { process: master(dir.path()), plain, proxied, xclient, wrapped, dir };
             if wait::until("Postfix to greet", || postfix.is_up()) {
                 return postfix;
             }
-            assert!(postfix.log().contains(IN_USE), "Postfix ended\n{}", postfix.log());
+            // A master(8) that cannot bind ends before its log is open, and so without a word.
+            assert!(postfix.log().is_empty(), "Postfix ended\n{}", postfix.log());
         }
-        panic!("no free ports for Postfix in {TRIES} tries")
+        panic!("Postfix ended at once, {TRIES} times: are its ports taken, or is main.cf or master.cf wrong?")
     }
 
     /// The port for anybody.
@@ -95,6 +98,11 @@ impl Postfix {
     /// The port that believes XCLIENT.
     pub fn xclient(&self) -> SocketAddr {
         self.xclient
+    }
+
+    /// The port where TLS comes first.
+    pub fn wrapped(&self) -> SocketAddr {
+        self.wrapped
     }
 
     /// Its log so far.
@@ -113,17 +121,21 @@ impl Postfix {
 
     /// Stops every process of this instance where it stands, as a hanging machine would.
     pub fn freeze(&self) {
-        rustix::process::kill_process_group(self.process.pid(), Signal::STOP).expect("our own process group");
+        self.process.signal_all(Signal::STOP);
     }
 
     /// Lets them go on.
     pub fn thaw(&self) {
-        rustix::process::kill_process_group(self.process.pid(), Signal::CONT).expect("our own process group");
+        self.process.signal_all(Signal::CONT);
     }
 
     /// Ends this instance now; its ports then refuse connections.
     pub fn stop(mut self) {
         self.process.stop(wait::PATIENCE);
+        let port = self.plain;
+        drop(self);
+        // Its children hold the listening socket too, each to its own end.
+        wait::until("the port to be closed", || TcpStream::connect(port).err());
     }
 
     /// `Some(false)` if it has ended, `Some(true)` if it greets.
@@ -157,14 +169,12 @@ fn libraries() -> PathBuf {
     peers::tree("postfix").join("usr/lib/postfix")
 }
 
-/// Starts master(8), which signals its own process group when it ends, so it must lead one. `setpriv` ends it with the
-/// thread that runs the test, so that a test run that is killed leaves no Postfix behind.
+/// Starts master(8) in the foreground, as the leader of the process group that it signals when it ends.
 fn master(dir: &Path) -> Process {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", "--"]).arg(Peer::Postfix.program()).arg("-d").process_group(0);
-    command.env_clear().env("PATH", "/usr/bin:/bin").env("LD_LIBRARY_PATH", libraries());
-    command.env("MAIL_CONFIG", dir.join("conf"));
-    Process::start("postfix", &mut command, dir).leading_its_group()
+    let mut command = Command::new("env");
+    command.args(["-i", "PATH=/usr/bin:/bin", &format!("LD_LIBRARY_PATH={}", libraries().display())]);
+    command.arg(format!("MAIL_CONFIG={}/conf", dir.display())).arg(Peer::Postfix.program()).arg("-d");
+    Process::start("postfix", &command, dir)
 }
 
 /// The directories with the owners that `postfix check` would give them.
@@ -215,6 +225,8 @@ local_recipient_maps =
 relay_domains = example.test
 relay_transport = {hop}
 default_transport = {hop}
+transport_maps = inline:{{ {{ bob@example.org = discard: }} }}
+notify_classes =
 smtp_dns_support_level = disabled
 smtp_host_lookup = native
 smtpd_peername_lookup = no
@@ -238,13 +250,15 @@ in_flow_delay = 0
     text + &options.main_cf.join("\n") + "\n"
 }
 
-fn master_cf(plain: SocketAddr, proxied: SocketAddr, xclient: SocketAddr) -> String {
+fn master_cf([plain, proxied, xclient, wrapped]: [SocketAddr; 4]) -> String {
     format!(
         "{plain} inet n - n - - smtpd
 {proxied} inet n - n - - smtpd
   -o smtpd_upstream_proxy_protocol=haproxy
 {xclient} inet n - n - - smtpd
   -o smtpd_authorized_xclient_hosts=127.0.0.1
+{wrapped} inet n - n - - smtpd
+  -o smtpd_tls_wrappermode=yes
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 tlsmgr unix - - n 1000? 1 tlsmgr
@@ -255,6 +269,7 @@ trace unix - - n - 0 bounce
 flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
 smtp unix - - n - - smtp
+discard unix - - n - - discard
 error unix - - n - - error
 retry unix - - n - - error
 anvil unix - - n - 1 anvil

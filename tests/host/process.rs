@@ -1,7 +1,12 @@
 //! One program under test: started in the foreground, its output kept, ended by its own pid.
+//!
+//! Each leads a process group, which ends with it. So that it also ends when the test program is killed and nothing is
+//! dropped, a shell beside it waits for the end of a pipe that the test program holds open. (The kernel's parent-death
+//! signal would be simpler, but it is lost when a program changes its user, as MTAs do.)
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -15,33 +20,39 @@ use super::wait;
 /// How long a program may take to leave after SIGTERM before it is killed.
 const LEAVE: Duration = Duration::from_secs(10);
 
+/// Becomes the program in its arguments and leaves behind a watcher for standard input, which is the test program's pipe.
+/// The watcher is nobody's child, so the program never sees it end.
+const WATCHED: &str = r#"
+exec 3<&0 </dev/null
+({ read -r _ <&3; kill -TERM $$; } >/dev/null 2>&1 &)
+exec 3<&-
+exec "$@"
+"#;
+
 /// A running program. Dropping it ends it; a panicking test prints what it had to say.
 pub struct Process {
     name: &'static str,
     child: Child,
     stdout: PathBuf,
     stderr: PathBuf,
-    leads_group: bool,
 }
 
 impl Process {
-    /// Starts `command` with its output going to files in `dir`.
-    pub fn start(name: &'static str, command: &mut Command, dir: &Path) -> Self {
+    /// Starts the program of `command`, with its arguments and added variables, and its output going to files in `dir`.
+    pub fn start(name: &'static str, command: &Command, dir: &Path) -> Self {
         let stdout = dir.join(format!("{name}.stdout"));
         let stderr = dir.join(format!("{name}.stderr"));
-        let child = command
-            .stdin(Stdio::null())
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", WATCHED, "sh"]).arg(command.get_program()).args(command.get_args());
+        shell.envs(command.get_envs().filter_map(|(variable, value)| Some((variable, value?))));
+        let child = shell
+            .process_group(0)
+            .stdin(Stdio::piped())
             .stdout(File::create(&stdout).expect("a file for its output"))
             .stderr(File::create(&stderr).expect("a file for its complaints"))
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
-        Self { name, child, stdout, stderr, leads_group: false }
-    }
-
-    /// Says that the program was started as the leader of a process group, all of which ends with it.
-    pub fn leading_its_group(mut self) -> Self {
-        self.leads_group = true;
-        self
+        Self { name, child, stdout, stderr }
     }
 
     /// How it ended, if it has.
@@ -52,6 +63,11 @@ impl Process {
     /// The process id, for signals and `/proc`.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// Sends a signal to the program and all that it started, if they have not left its process group.
+    pub fn signal_all(&self, signal: Signal) {
+        kill_process_group(self.pid(), signal).unwrap_or_else(|error| panic!("{} takes no signal: {error}", self.name));
     }
 
     /// Sends a signal to the program itself.
@@ -93,9 +109,8 @@ impl Drop for Process {
                 let _ = self.child.wait();
             }
         }
-        if self.leads_group {
-            let _ = kill_process_group(self.pid(), Signal::KILL);
-        }
+        // The watcher, and whatever the program left behind.
+        let _ = kill_process_group(self.pid(), Signal::KILL);
     }
 }
 

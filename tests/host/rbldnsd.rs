@@ -49,7 +49,7 @@ impl Rbldnsd {
             command.args(
                 zones.iter().enumerate().map(|(at, zone)| format!("{}:{}:{}", zone.name, zone.kind, file_of(at))),
             );
-            let mut process = Process::start("rbldnsd", &mut command, dir.path());
+            let mut process = Process::start("rbldnsd", &command, dir.path());
             let up = wait::until("rbldnsd", || match process.ended() {
                 Some(_) => Some(false),
                 None => ask(address, zones.first().map_or("test", |zone| zone.name), Duration::from_millis(50))

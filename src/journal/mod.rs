@@ -190,7 +190,7 @@ impl Visit {
         self.findings.iter().map(|finding| finding.action).chain(denied).max()
     }
 
-    /// Whether a verdict kept this client from the backend.
+    /// Whether a verdict kept this client from the backend: it failed a test that is enforced, or is on the deny list.
     pub fn spared_the_backend(&self) -> bool {
         !self.backend && self.action() >= Some(Action::Enforce)
     }

@@ -146,12 +146,15 @@ impl Line<'_> {
     fn string(&mut self, bytes: &[u8], cap: usize, wire: bool) {
         self.raw("\"");
         text::pieces(bytes, cap, wire, |piece| {
-            for &byte in piece.as_bytes() {
-                if matches!(byte, b'"' | b'\\') {
-                    self.out.push(b'\\');
-                }
-                self.out.push(byte);
+            let mut rest = piece.as_bytes();
+            while let Some((plain, tail)) = memchr::memchr2(b'"', b'\\', rest).and_then(|at| rest.split_at_checked(at))
+                && let Some((&special, tail)) = tail.split_first()
+            {
+                self.out.extend_from_slice(plain);
+                self.out.extend_from_slice(&[b'\\', special]);
+                rest = tail;
             }
+            self.out.extend_from_slice(rest);
         });
         self.raw("\"");
     }

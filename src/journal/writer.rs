@@ -49,7 +49,8 @@ pub enum Target {
     Memory,
 }
 
-/// Where visits are recorded. Cheap to clone. The last clone that is dropped writes what is left.
+/// Where visits are recorded. Cheap to clone. The last clone that is dropped writes what is left, and waits for that: five
+/// seconds at the most.
 #[derive(Clone, Debug)]
 pub struct Journal {
     inner: Arc<Inner>,

@@ -186,11 +186,12 @@ impl Visit {
     /// The strongest action that took effect: that of a failed test, or the drop of a client on the deny list. None if
     /// there was nothing to act on.
     pub fn action(&self) -> Option<Action> {
-        let denied = (self.recognition == Recognition::Denied).then_some(Action::Drop);
+        let is_denied = self.recognition == Recognition::Denied && self.outcome == Outcome::Dropped;
+        let denied = is_denied.then_some(Action::Drop);
         self.findings.iter().map(|finding| finding.action).chain(denied).max()
     }
 
-    /// Whether a verdict kept this client from the backend.
+    /// Whether a verdict kept this client from the backend: it failed a test that is enforced, or is on the deny list.
     pub fn spared_the_backend(&self) -> bool {
         !self.backend && self.action() >= Some(Action::Enforce)
     }
@@ -268,6 +269,8 @@ pub(crate) mod tests {
         visit.findings.remove(0);
         assert!(!visit.spared_the_backend(), "nothing was done about it");
         visit.recognition = Recognition::Denied;
+        assert_eq!(visit.action(), Some(Action::Observe), "it was let in all the same");
+        visit.outcome = Outcome::Dropped;
         assert_eq!(visit.action(), Some(Action::Drop));
         assert!(visit.spared_the_backend());
     }

@@ -49,7 +49,8 @@ pub enum Target {
     Memory,
 }
 
-/// Where visits are recorded. Cheap to clone. The last clone that is dropped writes what is left.
+/// Where visits are recorded. Cheap to clone. The last clone that is dropped writes what is left, and waits for that: five
+/// seconds at the most.
 #[derive(Clone, Debug)]
 pub struct Journal {
     inner: Arc<Inner>,
@@ -131,12 +132,9 @@ impl Journal {
         let shared = &self.inner.shared;
         let mut queue = shared.queue.lock();
         let before = queue.filling.len();
-        // Once it is full, a record that will not fit is not serialised first.
-        if before < queue.capacity {
+        if before + record::LONGEST <= queue.capacity {
             record::write(&mut queue.filling, visit);
-        }
-        if before == queue.filling.len() || queue.filling.len() > queue.capacity {
-            queue.filling.truncate(before);
+        } else {
             shared.lost.fetch_add(1, Ordering::Relaxed);
         }
         let plenty = before < PLENTY && queue.filling.len() >= PLENTY;
@@ -262,12 +260,9 @@ impl Writer {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        // A torn line must not swallow the first one behind it.
-        let line_feed: &[u8] = if self.torn && !bytes.is_empty() { b"\n" } else { b"" };
         let mut rest = bytes;
-        let result = write_all(&mut self.sink, &mut { line_feed })
-            .and_then(|()| write_all(&mut self.sink, &mut rest))
-            .and_then(|()| self.sink.flush());
+        let result =
+            self.mend(bytes).and_then(|()| write_all(&mut self.sink, &mut rest)).and_then(|()| self.sink.flush());
         let written = bytes.strip_suffix(rest).unwrap_or_default();
         self.torn = written.last().map_or(self.torn, |&last| last != b'\n');
         match result {
@@ -284,6 +279,15 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Ends a torn line, so that it does not swallow the first one of `next`.
+    fn mend(&mut self, next: &[u8]) -> io::Result<()> {
+        if self.torn && !next.is_empty() {
+            write_all(&mut self.sink, &mut b"\n".as_slice())?;
+            self.torn = false;
+        }
+        Ok(())
     }
 
     fn reopen(&mut self) {
@@ -462,14 +466,19 @@ mod tests {
         order.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
         assert!(journal.flush(WHILE));
         assert_eq!(journal.lost(), 2);
-        drop(order);
+        // Once more, right behind the line feed that ends it.
         journal.record(&visit(3));
+        order.send(Ok(1)).unwrap();
+        order.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
+        assert!(journal.flush(WHILE));
+        drop(order);
+        journal.record(&visit(4));
         assert!(journal.flush(WHILE));
         let text = text(&taken);
         let (torn, whole) = text.split_once('\n').unwrap();
         assert_eq!(torn.len(), 20);
-        assert_eq!(ids(whole), [3]);
-        assert_eq!(journal.lost(), 2);
+        assert_eq!(ids(whole), [4]);
+        assert_eq!(journal.lost(), 3);
     }
 
     #[test]

@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(value(&metrics, saved), 0.0);
         visit.backend = false;
         metrics.departed(&visit);
-        (visit.findings, visit.recognition) = (Vec::new(), Recognition::Denied);
+        visit = Visit { findings: Vec::new(), recognition: Recognition::Denied, ..dropped() };
         metrics.departed(&visit);
         assert_eq!(value(&metrics, saved), 2.0);
     }

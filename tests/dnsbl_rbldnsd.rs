@@ -55,11 +55,7 @@ impl Rbldnsd {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(folder.path(), open).unwrap();
         let mut command = Command::new(program);
-<<<<<<< HEAD
-        // -n: stay in the foreground; -r nothing; -e: entries need not be whole networks; -c 0: files do not change.
-=======
         // -n: stay in the foreground; -c 0: do not look whether the files have changed.
->>>>>>> dnsbl
         command.args(["-n", "-c", "0", "-w"]).arg(folder.path()).arg("-b").arg(format!("127.0.0.1/{port}"));
         for (zone, kind, entries) in zones {
             let file = format!("{zone}.zone");
@@ -211,11 +207,7 @@ async fn a_list_that_has_died_costs_one_timeout_and_then_nothing() {
     let Some(mut server) = Rbldnsd::start(&[("bl.test", "ip4set", &data)]) else {
         return;
     };
-<<<<<<< HEAD
-    let timeout = Duration::from_millis(400);
-=======
     let timeout = Duration::from_secs(1);
->>>>>>> dnsbl
     let lively = Settings { timeout, breaker_failures: 2, ..settings(&server, "bl.test*2") };
     let dnsbl = Dnsbl::open(lively).unwrap();
     assert_eq!(ask(&dnsbl, "192.0.2.1").await.total, 2);

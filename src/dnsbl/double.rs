@@ -2,10 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-<<<<<<< HEAD
-=======
 use std::time::Duration;
->>>>>>> dnsbl
 
 use hickory_resolver::proto::op::{Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, SOA};
@@ -100,11 +97,7 @@ impl Double {
     pub(super) async fn until(&self, end: &str, count: usize) {
         let mut asked = self.shared.asked.subscribe();
         let enough = |names: &Vec<String>| names.iter().filter(|name| name.ends_with(end)).count() >= count;
-<<<<<<< HEAD
-        asked.wait_for(enough).await.unwrap();
-=======
         tokio::time::timeout(Duration::from_secs(20), asked.wait_for(enough)).await.expect("not asked").unwrap();
->>>>>>> dnsbl
     }
 }
 

@@ -186,15 +186,9 @@ pub struct ZoneState {
     pub display: String,
     /// How it does.
     pub state: State,
-<<<<<<< HEAD
-    /// Questions asked, self-tests included.
-    pub queries: u64,
-    /// Answers that listed a client: at least one site's filter matched.
-=======
     /// Questions asked: clients', self-tests' and an operator's, here and below.
     pub queries: u64,
     /// Answers that listed the address: at least one site's filter matched.
->>>>>>> dnsbl
     pub hits: u64,
     /// Answers that did not.
     pub misses: u64,

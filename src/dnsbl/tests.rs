@@ -346,12 +346,8 @@ async fn clients_wait_for_the_first_self_test() {
 
 #[tokio::test]
 async fn a_self_test_takes_a_list_out_and_back_in() {
-<<<<<<< HEAD
-    let double = Double::start(|name| test_address(name).unwrap_or(listed(2))).await;
-=======
     let for_long = Reply::Addresses(vec![[127, 0, 0, 2]], 7200);
     let double = Double::start(move |name| test_address(name).unwrap_or(for_long.clone())).await;
->>>>>>> dnsbl
     let self_test = Duration::from_secs(1800);
     let dnsbl = Dnsbl::open(Settings { self_test, ..settings(&double, "a.test*3") }).unwrap();
     assert_eq!(ask(&dnsbl, client(1)).await.total, 3);

@@ -184,12 +184,8 @@ mod tests {
             ("127.0.0.[..2]", "missing"),
             ("127.0.0.[11..2]", "2..11"),
             ("127.0.0.[2..4..6]", "not a number"),
-<<<<<<< HEAD
-            ("127.0.0.[[2]]", "bracket within"),
-=======
             ("127.0.0.[[2]", "bracket within"),
             ("127.0.0.[[2]]", "follows a bracket"),
->>>>>>> dnsbl
             ("127.0.0.[2,4]", "not a number"),
         ];
         for (text, reason) in rows {

@@ -132,7 +132,12 @@ fn the_wait_ends_as_soon_as_no_answer_can_change_the_verdict() {
         ("nothing is in yet", score(0, -2, 5, 3), true, true),
         ("clean, and nothing outstanding", score(0, 0, 0, 0), true, false),
         ("clean, and what is outstanding cannot reach the threshold", score(0, -1, 2, 1), true, false),
-        ("listed beyond what is outstanding could take back: but speaking early would still be a drop", score(6, 4, 6, 1), true, false),
+        (
+            "listed beyond what is outstanding could take back: but speaking early would still be a drop",
+            score(6, 4, 6, 1),
+            true,
+            false,
+        ),
         ("listed, and an allow list could still take it back", score(3, 1, 3, 1), true, true),
         ("vouched for, and nothing outstanding can turn it round", score(-2, -2, 0, 1), false, false),
         ("vouched for, but a block list could still turn it round", score(-2, -2, 4, 1), true, true),

@@ -17,8 +17,8 @@ use crate::proxy_header::Version;
 use crate::smtp::ehlo::Offer;
 
 pub use dial::Failure;
-pub(crate) use probe::next_reply;
 pub use probe::keep_probing;
+pub(crate) use probe::next_reply;
 
 /// How the backend learns of the client's address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

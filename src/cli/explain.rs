@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::dnsbl::{self, Dnsbl, Finding};
 use crate::policy::access::Access;
-use crate::screen::{Action, Evidence, Screen, Score, Standing, Test, Verdict};
+use crate::screen::{Action, Evidence, Score, Screen, Standing, Test, Verdict};
 use crate::session;
 
 /// The explanation, in lines for a person.

@@ -70,7 +70,11 @@ async fn serve(path: &Path, config: Config) -> Result<(), CannotRun> {
     }
     notify(&[NotifyState::Stopping]);
     let patience = server.config().drain;
-    tracing::info!(?patience, sessions = server.house().sessions.open(), "stopping: sessions may end in their own time");
+    tracing::info!(
+        ?patience,
+        sessions = server.house().sessions.open(),
+        "stopping: sessions may end in their own time"
+    );
     tokio::select! {
         () = server.stop(patience) => tracing::info!("stopped"),
         () = signals.stop_again() => tracing::warn!("told to stop twice: stopped at once"),

@@ -65,7 +65,9 @@ pub async fn run(once: bool) -> Result<bool, CannotShow> {
         let _ = backend.probe("gatepost.demo.test").await;
     }
 
-    println!("gatepost demo: a gate at {gate}, an MTA behind it, and visitors on their way. Strangers wait {WAIT:?}.\n");
+    println!(
+        "gatepost demo: a gate at {gate}, an MTA behind it, and visitors on their way. Strangers wait {WAIT:?}.\n"
+    );
     let mut stories = round(visitor::FIRST, gate).await;
     stories.extend(round(visitor::SECOND, gate).await);
     settle(&server).await;
@@ -75,7 +77,13 @@ pub async fn run(once: bool) -> Result<bool, CannotShow> {
     println!("{}", summary(&stories, &sink.mailbox()));
 
     if !once {
-        println!("\nIt stays up. Try it:  telnet {} {}   (or: nc {} {})", gate.ip(), gate.port(), gate.ip(), gate.port());
+        println!(
+            "\nIt stays up. Try it:  telnet {} {}   (or: nc {} {})",
+            gate.ip(),
+            gate.port(),
+            gate.ip(),
+            gate.port()
+        );
         println!("  metrics  http://{admin}/metrics");
         println!("  MTA      {} (expects a PROXY header)", sink.address);
         println!("\nFrom 127.0.0.1 you are a stranger. Ctrl-C ends it.");

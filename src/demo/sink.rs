@@ -72,7 +72,9 @@ async fn serve(connection: TcpStream, mailbox: &Mutex<Mailbox>) -> io::Result<()
         let text = line.trim_ascii().to_ascii_uppercase();
         let verb = text.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default();
         match verb {
-            b"EHLO" => say(&mut stream, "250-sink.demo.test\r\n250-PIPELINING\r\n250-SIZE 10485760\r\n250 8BITMIME").await?,
+            b"EHLO" => {
+                say(&mut stream, "250-sink.demo.test\r\n250-PIPELINING\r\n250-SIZE 10485760\r\n250 8BITMIME").await?
+            }
             b"HELO" => say(&mut stream, "250 sink.demo.test").await?,
             b"MAIL" | b"RCPT" | b"RSET" | b"NOOP" => say(&mut stream, "250 2.0.0 Ok").await?,
             b"DATA" => {
@@ -94,22 +96,16 @@ async fn serve(connection: TcpStream, mailbox: &Mutex<Mailbox>) -> io::Result<()
 
 /// The client that the PROXY header announces; nobody for gatepost's own probe.
 async fn announced(stream: &mut BufStream<TcpStream>) -> io::Result<Option<IpAddr>> {
-    loop {
-        let bytes = stream.fill_buf().await?;
-        if bytes.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+    // The header comes in one segment here, and a sink for a demo needs no more than that.
+    match proxy_header::parse(stream.fill_buf().await?) {
+        Parsed::Complete { header, length, .. } => {
+            stream.consume(length);
+            Ok(match header {
+                Header::Proxied { source, .. } => Some(source.ip()),
+                Header::Local | Header::Unknown => None,
+            })
         }
-        match proxy_header::parse(bytes) {
-            Parsed::Complete { header, length, .. } => {
-                stream.consume(length);
-                return Ok(match header {
-                    Header::Proxied { source, .. } => Some(source.ip()),
-                    Header::Local | Header::Unknown => None,
-                });
-            }
-            // The header comes in one segment here, and a sink for a demo needs no more than that.
-            Parsed::Incomplete | Parsed::Invalid(_) => return Err(io::ErrorKind::InvalidData.into()),
-        }
+        Parsed::Incomplete | Parsed::Invalid(_) => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 

@@ -57,7 +57,8 @@ impl Door {
 
     fn arrive(&self, socket: TcpStream, client: SocketAddr) -> Accepted {
         // A socket bound to one address tells us nothing new; on 0.0.0.0 or :: the client chose the address.
-        let local = if self.local.ip().is_unspecified() { socket.local_addr().unwrap_or(self.local) } else { self.local };
+        let local =
+            if self.local.ip().is_unspecified() { socket.local_addr().unwrap_or(self.local) } else { self.local };
         let canonical = |address: SocketAddr| SocketAddr::new(addr::canonical(address.ip()), address.port());
         Accepted::Client(Arrival { socket, client: canonical(client), local: canonical(local) })
     }
@@ -71,8 +72,8 @@ fn fate(error: io::Error) -> Accepted {
     match error.kind() {
         WouldBlock => Accepted::Nobody,
         // Errors of the connection rather than of the listener (accept(2), “Error handling”); a firewall may forbid one.
-        ConnectionAborted | ConnectionReset | ConnectionRefused | Interrupted | HostUnreachable | NetworkUnreachable
-        | PermissionDenied | TimedOut => Accepted::Gone,
+        ConnectionAborted | ConnectionReset | ConnectionRefused | Interrupted | HostUnreachable
+        | NetworkUnreachable | PermissionDenied | TimedOut => Accepted::Gone,
         _ if is_shortage(&error) => Accepted::Pause(Duration::from_millis(100), error),
         _ => Accepted::Pause(Duration::from_secs(1), error),
     }

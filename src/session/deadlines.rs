@@ -37,8 +37,7 @@ impl<K> Deadlines<K> {
 
     /// Takes one that is due at `now`.
     pub(super) fn pop(&mut self, now: Instant) -> Option<K> {
-        let (_, queue) =
-            self.queues.iter_mut().find(|(_, queue)| queue.front().is_some_and(|(due, _)| *due <= now))?;
+        let (_, queue) = self.queues.iter_mut().find(|(_, queue)| queue.front().is_some_and(|(due, _)| *due <= now))?;
         let (_, key) = queue.pop_front()?;
         if queue.is_empty() && queue.capacity() > 1024 {
             queue.shrink_to(64);

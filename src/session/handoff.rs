@@ -155,12 +155,7 @@ async fn try_replay(guest: &Guest, replay: &Replay<'_>) -> Result<Handoff, Troub
 }
 
 /// Sends one command, in one write, and waits for its reply; nothing may have come before.
-async fn ask(
-    connection: &mut TcpStream,
-    inbox: &mut Vec<u8>,
-    parts: &[&[u8]],
-    guest: &Guest,
-) -> Result<Code, Failure> {
+async fn ask(connection: &mut TcpStream, inbox: &mut Vec<u8>, parts: &[&[u8]], guest: &Guest) -> Result<Code, Failure> {
     if !inbox.is_empty() {
         // It answers what it was not asked. From here on nobody could say which reply belongs to which command.
         return Err(Failure::NotSmtp);
@@ -230,7 +225,9 @@ pub(super) fn note(end: &End) -> Option<String> {
             BackendFault::Malformed => "the backend said something that is no SMTP reply",
             BackendFault::Unsolicited => "the backend replied where nothing was asked",
             BackendFault::Early => "the backend replied to mail data before its end",
-            BackendFault::Unexpected(code) => return Some(format!("the backend replied {code} where that means nothing")),
+            BackendFault::Unexpected(code) => {
+                return Some(format!("the backend replied {code} where that means nothing"));
+            }
             BackendFault::BehindStartTls => "the backend said more in the clear behind its 220 to STARTTLS",
         },
         End::ProtocolFault(fault) => match fault {

@@ -82,7 +82,10 @@ impl Lane {
     pub fn new(house: Arc<House>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
-        #[expect(deprecated, reason = "its successor is an unsafe fn; what that asks for holds, for `PollFd` owns the poll")]
+        #[expect(
+            deprecated,
+            reason = "its successor is an unsafe fn; what that asks for holds, for `PollFd` owns the poll"
+        )]
         let poll = AsyncFd::with_interest(PollFd(poll), Readiness::READABLE)?;
         let (to, answers) = mpsc::unbounded_channel();
         Ok(Self {

@@ -77,8 +77,11 @@ struct Place {
 
 #[derive(Debug)]
 enum Who {
-    Waiting(Stranger),
-    Leaving { said: usize },
+    /// In a box of its own, so that the table of places stays small whatever it has grown to.
+    Waiting(Box<Stranger>),
+    Leaving {
+        said: usize,
+    },
 }
 
 /// A stranger who waits.
@@ -123,7 +126,7 @@ impl Lot {
         let round = self.round;
         let entry = self.places.vacant_entry();
         let key = Key { place: u32::try_from(entry.key()).unwrap_or(u32::MAX), round };
-        let mut stranger = Stranger { guest, screen, teased: false, said: None };
+        let mut stranger = Box::new(Stranger { guest, screen, teased: false, said: None });
 
         let mut verdict = None;
         if stranger.screen.due().has(Test::Dnsbl)
@@ -290,7 +293,7 @@ impl Lot {
             .deregister(&mut place.socket)
             .and_then(|()| tokio::net::TcpStream::from_std(place.socket.into()));
         match tokio_socket {
-            Ok(socket) => attend::spawn(house, stranger, socket),
+            Ok(socket) => attend::spawn(house, *stranger, socket),
             Err(error) => {
                 let report = Report {
                     screen: Some(stranger.screen),

@@ -121,24 +121,27 @@ async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut 
         match decision {
             Decision::Listen => decision = dialogue.listen().await,
             Decision::Over(outcome) => break (Stage::Dialogue, outcome),
-            Decision::HandOff => match timed(&guest, handoff::replay(&guest, dialogue.replay())).await {
-                Handoff::Ready(ready) => {
-                    conclude(house, &guest, &dialogue.report);
-                    let (report, inbox) = dialogue.leave();
-                    return relayed(house, guest, report, client, ready, inbox).await;
+            Decision::HandOff => {
+                // It has passed, whatever becomes of the backend now: its retry need not wait again.
+                conclude(house, &guest, &dialogue.report);
+                match timed(&guest, handoff::replay(&guest, dialogue.replay())).await {
+                    Handoff::Ready(ready) => {
+                        let (report, inbox) = dialogue.leave();
+                        return relayed(house, guest, report, client, ready, inbox).await;
+                    }
+                    Handoff::Refused { reply, closing } => {
+                        dialogue.report.backend = true;
+                        decision = dialogue.refused_by_backend(&reply, closing).await;
+                    }
+                    Handoff::Failed(trouble) => {
+                        guest.gate.metrics.backend_failed(trouble.kind());
+                        dialogue.report.backend |= trouble.reached();
+                        dialogue.report.note = Some(trouble.to_string());
+                        dialogue.say_last(&refusal::unavailable(&guest)).await;
+                        break (Stage::Handoff, Outcome::BackendFailed);
+                    }
                 }
-                Handoff::Refused { reply, closing } => {
-                    dialogue.report.backend = true;
-                    decision = dialogue.refused_by_backend(&reply, closing).await;
-                }
-                Handoff::Failed(failure) => {
-                    guest.gate.metrics.backend_failed(failure.kind());
-                    dialogue.report.note = Some(failure.to_string());
-                    dialogue.report.backend |= failure.reached();
-                    dialogue.say_last(&refusal::unavailable(&guest)).await;
-                    break (Stage::Handoff, Outcome::BackendFailed);
-                }
-            },
+            }
         }
     };
     let (report, _) = dialogue.leave();

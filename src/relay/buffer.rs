@@ -15,8 +15,8 @@ thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Bytes in order: put in behind, taken out in front.
-#[derive(Debug, Default)]
+/// Bytes in order: put in behind, taken out in front. Not to be printed: they may hold a password.
+#[derive(Default)]
 pub(super) struct Buffer {
     /// Empty while nothing is held; else wholly initialised.
     memory: Vec<u8>,

@@ -26,8 +26,7 @@ use crate::smtp::reply::REPLY_LIMIT;
 /// bytes unread is reset, and a reset can destroy the last word on its way.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// The two connections, and what has been read from them already.
-#[derive(Debug)]
+/// The two connections, and what has been read from them already. Not to be printed: the bytes may hold a password.
 pub struct Sides<C, B> {
     /// The client.
     pub client: C,

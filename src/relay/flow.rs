@@ -25,7 +25,6 @@ const STEP: usize = 256;
 const READ: usize = SIZE / 4;
 
 /// One direction.
-#[derive(Debug)]
 pub(super) struct Flow {
     input: Buffer,
     /// How many bytes at the front of `input` go on unchanged.

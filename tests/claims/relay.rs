@@ -330,14 +330,11 @@ impl View {
             let Some(reply) = replies.next() else {
                 return;
             };
-            if verb == b"BDAT" {
+            if verb == b"BDAT" && reply.mark.is_some() {
                 let words = String::from_utf8_lossy(&line).to_ascii_uppercase();
                 let mut words = words.split_ascii_whitespace().skip(1);
                 let size = words.next().and_then(|size| size.parse::<usize>().ok());
                 let Some((chunk, behind)) = size.and_then(|size| rest.split_at_checked(size)) else { return };
-                if reply.mark.is_none() {
-                    return;
-                }
                 assert!(reply.is(reply.code, b"BDAT"), "{reply:?}");
                 rest = behind;
                 if reply.is_positive() {

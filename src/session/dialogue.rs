@@ -157,10 +157,10 @@ impl<'a, C: Wire> Dialogue<'a, C> {
                 Outcome::TimedOut => refusal::too_slow(self.guest),
                 Outcome::Limited => refusal::limited(self.guest, "Line too long"),
                 Outcome::Shutdown => refusal::stopping(self.guest),
-                _ => return Decision::Over(outcome),
+                _ => return Decision::Over(self.outcome_of_refusal(outcome)),
             };
             self.say_last(&reply).await;
-            return Decision::Over(outcome);
+            return Decision::Over(self.outcome_of_refusal(outcome));
         }
         self.commands += 1;
         let reaction = self.react();
@@ -212,7 +212,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         loop {
             match line::scan(&self.inbox, limits.line) {
                 Scan::Line(_) => return Ok(()),
-                Scan::TooLong => return Err(self.outcome_of_refusal(Outcome::Limited)),
+                Scan::TooLong => return Err(Outcome::Limited),
                 Scan::Incomplete => {}
             }
             let read = tokio::select! {
@@ -222,7 +222,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             };
             match read {
                 Ok(Ok(n)) if n > 0 => {}
-                Ok(_) => return Err(self.outcome_of_refusal(Outcome::HungUp)),
+                Ok(_) => return Err(Outcome::HungUp),
                 Err(_) => return Err(Outcome::TimedOut),
             }
         }
@@ -239,11 +239,12 @@ impl<'a, C: Wire> Dialogue<'a, C> {
     }
 
     async fn say(&mut self, bytes: &[u8]) -> Decision {
-        match attend::say(self.guest, self.client, bytes).await {
-            Ok(()) => Decision::Listen,
-            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Decision::Over(Outcome::TimedOut),
-            Err(_) => Decision::Over(self.outcome_of_refusal(Outcome::HungUp)),
-        }
+        let outcome = match attend::say(self.guest, self.client, bytes).await {
+            Ok(()) => return Decision::Listen,
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Outcome::TimedOut,
+            Err(_) => Outcome::HungUp,
+        };
+        Decision::Over(self.outcome_of_refusal(outcome))
     }
 
     /// Judges the line at the front of the inbox, and decides what to say to it.

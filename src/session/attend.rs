@@ -100,7 +100,11 @@ async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased
                 // command.
                 let _ = say(&guest, &mut client, &greeting::last_line(&guest)).await;
                 let wait = guest.gate.settings.dialogue.command_timeout;
-                let _ = timeout(wait, read_some(&mut client, &mut Vec::new())).await;
+                let mut heard = Vec::new();
+                tokio::select! {
+                    () = house.draining.cancelled() => {}
+                    _ = timeout(wait, read_some(&mut client, &mut heard)) => {}
+                }
             }
             let _ = say(&guest, &mut client, &refusal::unavailable(&guest)).await;
             see_off(client).await;

@@ -292,6 +292,30 @@ async fn under_observe_all_at_once_and_closed_is_answered_to_its_end() {
 }
 
 #[tokio::test]
+async fn passwords_that_are_said_too_early_are_not_journalled() {
+    for words in [
+        "AUTH PLAIN c2VjcmV0\r\n",
+        " \tauth plain c2VjcmV0\r\n",
+        "\r\nAUTH PLAIN c2VjcmV0\r\n",
+        "EHLO a\r\nAUTH PLAIN c2VjcmV0\r\n",
+        "EHLO a\nAUTH PLAIN c2VjcmV0",
+        "EHLO a\rAUTH PLAIN c2VjcmV0\r\n",
+        "EHLO a\0AUTH PLAIN c2VjcmV0\r\n",
+        "PASS c2VjcmV0\r\n",
+    ] {
+        let post = Post::new(settings(nobody()));
+        let open = post.open();
+        let mut client = Client::connect(open.address).await;
+        client.say(words).await;
+        soon(client.rest()).await;
+        drop(client);
+        let record = post.the_record().await.to_string();
+        assert!(!record.contains("c2VjcmV0"), "{words:?}: {record}");
+        open.close(&post).await;
+    }
+}
+
+#[tokio::test]
 async fn a_listing_ends_the_wait_unless_talking_first_would_be_worse() {
     let double = Double::start(|_| Reply::Addresses(vec![[127, 0, 0, 2]], 300)).await;
     let mta = Mta::start(honest).await;

@@ -147,9 +147,7 @@ async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut 
     };
     let (report, _) = dialogue.leave();
     see_off(client).await;
-    if let Some(screen) = &report.screen
-        && outcome != Outcome::BackendFailed
-    {
+    if let Some(screen) = &report.screen {
         let now = house.clock.now();
         let decided = !report.to.is_empty();
         let conclusion = if decided { screen.close(now) } else { screen.abandon(now) };

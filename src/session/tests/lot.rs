@@ -6,7 +6,7 @@ use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
 
 use super::client::{Client, soon};
-use super::mta::{EHLO, Mta, honest};
+use super::mta::{Act, EHLO, Mta, PROXY, honest};
 use super::*;
 use crate::dnsbl::double::{Double, Reply};
 use crate::dnsbl::{self, Answer};
@@ -146,7 +146,7 @@ async fn where_only_early_tests_are_due_the_greeting_is_the_backends() {
         (false, "554 not you\r\n", "554 not you"),
     ] {
         let mta = Mta::start(move |line| match line {
-            "" => mta_says(greeting),
+            PROXY => Act::Say(greeting),
             _ => honest(line),
         })
         .await;
@@ -171,13 +171,9 @@ async fn where_only_early_tests_are_due_the_greeting_is_the_backends() {
     }
 }
 
-fn mta_says(words: &'static str) -> super::mta::Act {
-    super::mta::Act::Say(words)
-}
-
 #[tokio::test]
 async fn a_greeting_that_was_begun_is_finished_though_the_backend_is_not_there() {
-    let unwilling = Mta::start(|_| mta_says("554 not today\r\n")).await;
+    let unwilling = Mta::start(|_| Act::Say("554 not today\r\n")).await;
     for (address, backend) in [(nobody(), false), (unwilling.address, true)] {
         let mut settings = settings(address);
         only_early(&mut settings);

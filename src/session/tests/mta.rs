@@ -20,7 +20,7 @@ pub(super) enum Act {
     Leave(&'static str),
 }
 
-/// What it does about each line; the empty one is the beginning of the connection.
+/// What it does about each line. The first one is the PROXY header, and what it says to that is its greeting.
 type Script = dyn Fn(&str) -> Act + Send + Sync;
 
 /// What MTAs of today offer, and what gatepost must not let through.
@@ -29,11 +29,14 @@ pub(super) const EHLO: &str = "250-mta.example.com greets you\r\n250-PIPELINING\
     250-XCLIENT NAME ADDR\r\n250-XFORWARD NAME\r\n250-PIPECONNECT\r\n250-XEXCH50\r\n250-X-ANONYMOUSTLS\r\n\
     250-X-EXPS GSSAPI\r\n250-PRDR\r\n250 CHUNKING\r\n";
 
+/// Stands for the header in a script.
+pub(super) const PROXY: &str = "PROXY";
+
 /// An MTA that takes everything.
 pub(super) fn honest(line: &str) -> Act {
     let verb = line.split(' ').next().unwrap_or_default().to_ascii_uppercase();
     match verb.as_str() {
-        "" => Act::Say("220 mta.example.com ESMTP\r\n"),
+        "PROXY" => Act::Say("220 mta.example.com ESMTP\r\n"),
         "EHLO" => Act::Say(EHLO),
         "HELO" => Act::Say("250 mta.example.com\r\n"),
         "DATA" => Act::Say("354 go on\r\n"),
@@ -108,8 +111,7 @@ async fn converse(
         let said = line.trim_end_matches("\r\n").to_owned();
         heard.send_modify(|all| all[index].push(said.clone()));
         line.clear();
-        let asked = if said.starts_with("PROXY ") { "" } else { said.as_str() };
-        let act = (script.lock().clone())(asked);
+        let act = (script.lock().clone())(if said.starts_with("PROXY ") { PROXY } else { &said });
         match act {
             Act::Silence => {}
             Act::Say(words) => {

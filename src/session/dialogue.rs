@@ -82,6 +82,9 @@ struct Hello {
 struct Mail {
     line: Box<[u8]>,
     used: Keywords,
+    /// What the backend said to the replay, if it did not want it: the client believes that its MAIL was accepted, so
+    /// this has to be the answer to every recipient of the transaction.
+    refused: Option<Box<[u8]>>,
 }
 
 /// What a command leads to.
@@ -120,19 +123,22 @@ impl<'a, C: Wire> Dialogue<'a, C> {
     /// What has to be replayed to the backend.
     pub(super) fn replay(&self) -> Replay<'_> {
         let hello = self.hello.as_ref();
+        let mail = self.mail.as_ref().filter(|mail| mail.refused.is_none());
         Replay {
             extended: hello.is_some_and(|hello| hello.extended),
             name: hello.map(|hello| &*hello.name).unwrap_or_default(),
-            mail: self.mail.as_ref().map(|mail| &*mail.line),
+            mail: mail.map(|mail| &*mail.line),
             told: self.told,
-            used: self.mail.as_ref().map(|mail| mail.used).unwrap_or_default(),
+            used: mail.map(|mail| mail.used).unwrap_or_default(),
         }
     }
 
     /// The backend refused the replay: that is the answer to the client's command.
     pub(super) async fn refused_by_backend(&mut self, reply: &[u8], closing: bool) -> Decision {
         self.take_line();
-        self.mail = None;
+        if let Some(mail) = &mut self.mail {
+            mail.refused = Some(reply.into());
+        }
         self.errors += 1;
         match self.say(reply).await {
             Decision::Listen if closing => Decision::Over(Outcome::BackendFailed),
@@ -378,7 +384,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         if self.hello.is_none() {
             return error(503, Enhanced(5, 5, 1), "Send HELO or EHLO first");
         }
-        if self.mail.is_some() {
+        if self.has_transaction() {
             return error(503, Enhanced(5, 5, 1), "Nested MAIL command");
         }
         let mut used = Keywords::NONE;
@@ -389,18 +395,21 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             }
         }
         self.report.from.get_or_insert_with(|| envelope.path.mailbox.into());
-        self.mail = Some(Mail { line: line.into(), used });
+        self.mail = Some(Mail { line: line.into(), used, refused: None });
         ok(250, Enhanced(2, 1, 0), "Ok")
     }
 
+    /// Whether a MAIL is open that the backend has not refused.
+    fn has_transaction(&self) -> bool {
+        self.mail.as_ref().is_some_and(|mail| mail.refused.is_none())
+    }
+
     fn rcpt(&mut self, envelope: &Envelope<'_>) -> Reaction {
-        if self.mail.is_none() {
-            return error(503, Enhanced(5, 5, 1), "Need MAIL first");
-        }
+        let Some(mail) = &self.mail else { return error(503, Enhanced(5, 5, 1), "Need MAIL first") };
         if self.report.to.len() < RECIPIENTS {
             self.report.to.push(envelope.path.mailbox.into());
         }
-        match self.refusal() {
+        match self.refusal().or_else(|| mail.refused.as_deref().map(<[u8]>::to_vec)) {
             None => Reaction::HandOff,
             Some(reply) => Reaction::Say(reply, true),
         }
@@ -424,7 +433,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
     fn starttls(&mut self) -> Reaction {
         if !self.told.has(Keyword::StartTls) {
             error(502, Enhanced(5, 5, 1), "STARTTLS is not offered here")
-        } else if self.mail.is_some() {
+        } else if self.has_transaction() {
             error(503, Enhanced(5, 5, 1), "STARTTLS within a transaction")
         } else if self.refusal().is_some() {
             // It is between the client and a backend that the client will not meet; without TLS it can go on to hear why.

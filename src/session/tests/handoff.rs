@@ -100,6 +100,53 @@ async fn a_client_that_pipelines_after_the_handoff_is_not_disturbed() {
 }
 
 #[tokio::test]
+async fn a_refusal_of_the_backend_is_the_answer_and_the_client_can_go_on() {
+    for (verb, refusal) in [
+        ("EHLO", "550 5.7.1 not with that name\r\n"),
+        ("MAIL", "451 4.7.1 come back\r\n"),
+        ("MAIL", "550-5.1.8 your sender\r\n550 5.1.8 has no domain\r\n"),
+    ] {
+        let (post, mta) = post(move |line| if line.starts_with(verb) { Act::Say(refusal) } else { honest(line) }).await;
+        let expected = refusal.trim_end().replace("\r\n", "\n");
+        let mta = &mta;
+        let ((), record) = visit(&post, |mut client| async move {
+            assert_eq!(as_far_as_rcpt(&mut client).await, expected);
+            // What is true of one recipient is true of the next: never a 503, which would be for good.
+            assert_eq!(client.ask("RCPT TO:<c@example.com>").await, expected);
+            assert!(client.ask("DATA").await.starts_with("554 "));
+            // It may do better.
+            mta.rewrite(honest);
+            assert!(client.ask("RSET").await.starts_with("250 "));
+            assert!(client.ask("RCPT TO:<c@example.com>").await.starts_with("503 "));
+            assert!(client.ask("MAIL FROM:<other@example.net>").await.starts_with("250 "));
+            assert_eq!(client.ask("RCPT TO:<c@example.com>").await, "250 2.0.0 fine with the backend");
+            client.ask("QUIT").await;
+        })
+        .await;
+        assert_eq!(mta.heard().len(), 2, "{verb}: one connection for each transaction");
+        assert_eq!(record["outcome"], "relayed");
+        assert!(post.is_known());
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_can_follow_a_refused_one_without_rset() {
+    let (post, mta) = post(|line| match line {
+        MAIL => Act::Say("452 4.2.2 not now\r\n"),
+        _ => honest(line),
+    })
+    .await;
+    let ((), record) = visit(&post, |mut client| async move {
+        assert_eq!(as_far_as_rcpt(&mut client).await, "452 4.2.2 not now");
+        assert!(client.ask("MAIL FROM:<other@example.net>").await.starts_with("250 "));
+        assert_eq!(client.ask("RCPT TO:<c@example.com>").await, "250 2.0.0 fine with the backend");
+    })
+    .await;
+    assert_eq!(mta.heard().len(), 2);
+    assert_eq!(record["outcome"], "relayed");
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_after_a_refusal_has_passed_all_the_same() {
     let (post, _mta) = post(|line| if line.starts_with("MAIL") { Act::Say("550 no\r\n") } else { honest(line) }).await;
     let ((), record) = visit(&post, |mut client| async move {

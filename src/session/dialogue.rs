@@ -69,6 +69,8 @@ pub(super) struct Dialogue<'a, C> {
     hello: Option<Hello>,
     mail: Option<Mail>,
     told: Keywords,
+    /// What the command that is handed over needs to have been offered.
+    asked: Keywords,
     commands: u32,
     errors: u32,
     ends: Instant,
@@ -109,6 +111,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             hello: None,
             mail: None,
             told: Keywords::NONE,
+            asked: Keywords::NONE,
             commands: 0,
             errors: 0,
             ends,
@@ -129,7 +132,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             name: hello.map(|hello| &*hello.name).unwrap_or_default(),
             mail: mail.map(|mail| &*mail.line),
             told: self.told,
-            used: mail.map(|mail| mail.used).unwrap_or_default(),
+            used: mail.map(|mail| mail.used).unwrap_or_default().or(self.asked),
         }
     }
 
@@ -409,14 +412,18 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         if self.report.to.len() < RECIPIENTS {
             self.report.to.push(envelope.path.mailbox.into());
         }
-        match self.refusal().or_else(|| mail.refused.as_deref().map(<[u8]>::to_vec)) {
-            None => Reaction::HandOff,
-            Some(reply) => Reaction::Say(reply, true),
+        if let Some(reply) = self.refusal().or_else(|| mail.refused.as_deref().map(<[u8]>::to_vec)) {
+            return Reaction::Say(reply, true);
         }
+        // A parameter that was not offered is for the backend to refuse.
+        let asked = envelope.parameters().filter_map(|(keyword, value)| Keyword::of_parameter(keyword, value));
+        self.asked = asked.filter(|&keyword| self.told.has(keyword)).fold(Keywords::NONE, Keywords::with);
+        Reaction::HandOff
     }
 
     fn auth(&mut self) -> Reaction {
         if self.told.has(Keyword::Auth) {
+            self.asked = Keywords::NONE.with(Keyword::Auth);
             return match self.refusal() {
                 None => Reaction::HandOff,
                 Some(reply) => Reaction::Say(reply, true),
@@ -439,6 +446,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             // It is between the client and a backend that the client will not meet; without TLS it can go on to hear why.
             error(454, Enhanced(4, 7, 0), "TLS not available")
         } else {
+            self.asked = Keywords::NONE.with(Keyword::StartTls);
             Reaction::HandOff
         }
     }

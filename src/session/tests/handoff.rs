@@ -245,6 +245,30 @@ async fn a_backend_that_says_nothing_is_waited_for_as_long_as_the_gate_says() {
     }
 }
 
+/// A keyword that was used counts, be it in MAIL, in the command that is handed over, or as that command.
+#[tokio::test]
+async fn what_the_client_used_and_the_backend_lost_is_421_and_the_next_is_told_the_truth() {
+    for (lines, left) in [
+        (&["EHLO a.example.net", "MAIL FROM:<> SMTPUTF8", "RCPT TO:<b@example.com>"][..], "250-mta\r\n250 DSN\r\n"),
+        (&["EHLO a.example.net", "MAIL FROM:<>", "RCPT TO:<b@example.com> NOTIFY=NEVER"], "250-mta\r\n250 SIZE\r\n"),
+        (&["EHLO a.example.net", "STARTTLS"], "250-mta\r\n250 SIZE\r\n"),
+    ] {
+        let (post, mta) = post(move |line| if line.starts_with("EHLO") { Act::Say(left) } else { honest(line) }).await;
+        let ((), record) = visit(&post, |mut client| async move {
+            for line in lines {
+                let reply = client.ask(line).await;
+                let code = if Some(line) == lines.last() { "421 4.3.2 " } else { "250" };
+                assert!(reply.starts_with(code), "{line}: {reply}");
+            }
+        })
+        .await;
+        assert!(record["note"].as_str().unwrap().contains("no longer offers"), "{record}");
+        let learned = post.gate.backend.offer().unwrap();
+        assert_eq!(*learned, offer(left));
+        assert_eq!(mta.heard()[0].len(), 2, "nothing was replayed behind EHLO: {:?}", mta.heard());
+    }
+}
+
 #[tokio::test]
 async fn the_next_connection_of_one_who_passed_goes_straight_through() {
     let (post, mta) = post(honest).await;

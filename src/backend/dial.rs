@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::{Announce, Backend, Presence, Visitor};
 use crate::addr;
 use crate::proxy_header::{self, Header, Version};
+use crate::smtp::reply::Code;
 
 /// Why a backend cannot be spoken to. Always the backend's trouble or ours, never the client's: it gets a 4xx.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,9 @@ pub enum Failure {
     /// Closed where a reply was due.
     #[error("closed where a reply was due")]
     Closed,
+    /// It will not speak with us now.
+    #[error("it refuses with {0}")]
+    Refused(Code),
     /// Something that is no SMTP reply.
     #[error("what it says is no SMTP reply")]
     NotSmtp,

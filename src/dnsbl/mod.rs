@@ -25,7 +25,7 @@ mod state;
 mod zone;
 
 #[cfg(test)]
-mod double;
+pub(crate) mod double;
 #[cfg(test)]
 mod tests;
 

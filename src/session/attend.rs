@@ -100,7 +100,11 @@ async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased
                 // command.
                 let _ = say(&guest, &mut client, &greeting::last_line(&guest)).await;
                 let wait = guest.gate.settings.dialogue.command_timeout;
-                let _ = timeout(wait, read_some(&mut client, &mut Vec::new())).await;
+                let mut heard = Vec::new();
+                tokio::select! {
+                    () = house.draining.cancelled() => {}
+                    _ = timeout(wait, read_some(&mut client, &mut heard)) => {}
+                }
             }
             let _ = say(&guest, &mut client, &refusal::unavailable(&guest)).await;
             see_off(client).await;
@@ -146,9 +150,7 @@ async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut 
     };
     let (report, _) = dialogue.leave();
     see_off(client).await;
-    if let Some(screen) = &report.screen
-        && outcome != Outcome::BackendFailed
-    {
+    if let Some(screen) = &report.screen {
         let now = house.clock.now();
         let decided = !report.to.is_empty();
         let conclusion = if decided { screen.close(now) } else { screen.abandon(now) };

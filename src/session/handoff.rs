@@ -76,6 +76,7 @@ impl Trouble {
                 Failure::Connect(_) => BackendFailure::Connect,
                 Failure::ConnectTimeout(_) | Failure::ReplyTimeout(_) => BackendFailure::Timeout,
                 Failure::Announce(_) | Failure::Broken(_) | Failure::Closed => BackendFailure::Closed,
+                Failure::Refused(_) => BackendFailure::Refused,
                 Failure::NotSmtp => BackendFailure::Protocol,
             },
             Self::Greeting(_) => BackendFailure::Refused,

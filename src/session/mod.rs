@@ -27,6 +27,8 @@ mod lane;
 mod pregreet;
 mod recall;
 mod refusal;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

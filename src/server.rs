@@ -211,7 +211,8 @@ impl Server {
         let mut bound = Vec::new();
         for asked in config.gates.iter().flat_map(|gate| gate.listen.iter().copied()) {
             if asked.port() == 0 || !self.doors.iter().any(|door| door.asked == asked) {
-                bound.push(Bound { asked, listeners: listener::open(asked, self.lanes.len())? });
+                let beside_ours = self.doors.iter().any(|door| listener::overlap(door.bound, asked));
+                bound.push(Bound { asked, listeners: listener::open(asked, self.lanes.len(), beside_ours)? });
             }
         }
         self.lists = lists;

@@ -20,7 +20,6 @@ use tracing_subscriber::EnvFilter;
 use crate::clock::Clock;
 use crate::config::{Config, JournalTarget};
 use crate::journal::{Journal, Target};
-use crate::listener::CannotListen;
 use crate::server::{CannotStart, Server};
 
 /// Why `run` cannot begin.
@@ -28,6 +27,8 @@ use crate::server::{CannotStart, Server};
 pub(super) enum CannotRun {
     #[error(transparent)]
     Start(#[from] CannotStart),
+    #[error("cannot serve metrics and health at {address}: {error}; see `admin`, and `ss -ltnp` for who listens where")]
+    Admin { address: SocketAddr, error: io::Error },
     #[error("cannot write the journal to {target}: {error}; see `to` in [journal]")]
     Journal { target: String, error: io::Error },
     #[error("cannot hear signals, or run anything at all: {0}")]
@@ -125,8 +126,8 @@ fn open_journal(target: &JournalTarget) -> Result<Journal, CannotRun> {
     Journal::open(target).map_err(|error| CannotRun::Journal { target: name, error })
 }
 
-async fn bind_admin(address: SocketAddr) -> Result<TcpListener, CannotStart> {
-    TcpListener::bind(address).await.map_err(|error| CannotListen { address, error }.into())
+async fn bind_admin(address: SocketAddr) -> Result<TcpListener, CannotRun> {
+    TcpListener::bind(address).await.map_err(|error| CannotRun::Admin { address, error })
 }
 
 fn log_to_stderr(level: tracing::Level) {

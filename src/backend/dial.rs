@@ -60,12 +60,21 @@ impl Backend {
         stream.set_nodelay(true).map_err(Failure::Connect)?;
         if let Announce::Proxy(version) = self.settings.announce {
             let mut header = Vec::with_capacity(108);
-            write_header(&mut header, version, visitor);
+            write_header(&mut header, version, visitor.or_else(|| ourselves(&stream, version)));
             // A fresh connection takes a hundred bytes at once; a backend that reads nothing at all runs into the
             // deadline of its greeting.
             stream.write_all(&header).await.map_err(Failure::Announce)?;
         }
         Ok(stream)
+    }
+}
+
+/// A probe in version 1 gives the connection's own addresses: its `UNKNOWN`, which is meant for that, Postfix refuses.
+/// In version 2 there is a header that says just this, and all understand it.
+fn ourselves(stream: &TcpStream, version: Version) -> Option<Visitor> {
+    match version {
+        Version::V1 => Some(Visitor { client: stream.local_addr().ok()?, local: stream.peer_addr().ok()? }),
+        Version::V2 => None,
     }
 }
 
@@ -78,4 +87,40 @@ fn write_header(out: &mut Vec<u8>, version: Version, visitor: Option<Visitor>) {
         None => Header::Local,
     };
     proxy_header::write(out, version, &header);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::backend::Settings;
+
+    /// What a backend reads that is dialled for nobody.
+    async fn announced(version: Version) -> (Vec<u8>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let backend = Backend::new(Settings {
+            address: address.to_string(),
+            announce: Announce::Proxy(version),
+            connect_timeout: Duration::from_secs(10),
+            reply_timeout: Duration::from_secs(10),
+            probe_interval: Duration::from_secs(300),
+        });
+        let ours = backend.dial(None).await.unwrap();
+        let from = ours.local_addr().unwrap();
+        drop(ours);
+        let mut read = Vec::new();
+        listener.accept().await.unwrap().0.read_to_end(&mut read).await.unwrap();
+        (read, format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n", from.port(), address.port()))
+    }
+
+    #[tokio::test]
+    async fn a_probe_is_announced_in_words_that_every_backend_understands() {
+        let (read, own_addresses) = announced(Version::V1).await;
+        assert_eq!(String::from_utf8_lossy(&read), own_addresses);
+        let (read, _) = announced(Version::V2).await;
+        assert_eq!(read, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
+    }
 }

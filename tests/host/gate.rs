@@ -11,7 +11,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -130,6 +130,17 @@ impl Gate {
     #[track_caller]
     pub fn get(&self, path: &str) -> (u16, String) {
         http_get(self.admin, path).unwrap_or_else(|| panic!("no answer to GET {path} at {}", self.admin))
+    }
+
+    /// What `gatepost explain` tells of a client under this gate's file.
+    #[track_caller]
+    pub fn explain(&self, client: IpAddr) -> String {
+        let mut explain = program();
+        explain.args(["explain", &client.to_string(), "-c"]).arg(self.dir.path().join("gatepost.toml"));
+        let told = explain.output().expect("the program that runs already");
+        let text = String::from_utf8_lossy(&told.stdout).into_owned() + &String::from_utf8_lossy(&told.stderr);
+        assert!(told.status.success(), "explain left with {}\n{text}", told.status);
+        text
     }
 
     /// What it wrote to standard error so far.

@@ -131,11 +131,27 @@ impl Postfix {
 
     /// Ends this instance now; its ports then refuse connections.
     pub fn stop(mut self) {
+        self.halt();
+    }
+
+    /// The same for a while: [`Postfix::start_again`] ends it. Queue and log stay.
+    pub fn halt(&mut self) {
         self.process.stop(wait::PATIENCE);
-        let port = self.plain;
-        drop(self);
+        self.kill();
+    }
+
+    /// Kills every process of this instance, as a power failure would, until [`Postfix::start_again`].
+    pub fn kill(&mut self) {
         // Its children hold the listening socket too, each to its own end.
-        wait::until("the port to be closed", || TcpStream::connect(port).err());
+        self.process.kill_all();
+        wait::until("the port to be closed", || TcpStream::connect(self.plain).err());
+    }
+
+    /// Starts it anew after it was ended, on the same ports and with the queue that it left.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        self.process = master(self.dir.path());
+        assert!(wait::until("Postfix to greet", || self.is_up()), "Postfix ended\n{}", self.log());
     }
 
     /// `Some(false)` if it has ended, `Some(true)` if it greets.

@@ -300,6 +300,32 @@ async fn bytes_that_are_no_text_are_refused_even_where_that_is_not_tested() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_may_close_its_half_behind_every_line_and_in_the_middle_of_one() {
+    for row in ROWS {
+        for count in 0..row.lines.len() {
+            let post = post(settings(nobody()));
+            let (lines, rest) = row.lines.split_at(count);
+            let (_, record) = run(&post, post.stranger(), lines, Pace::Whole).await;
+            let expected =
+                if findings(&record).iter().all(|test| *test == "bare-newline") { "hung-up" } else { "refused" };
+            assert_eq!(record["outcome"], expected, "{}: {count} lines", row.name);
+
+            let post = self::post(settings(nobody()));
+            let (ours, theirs) = duplex(4096);
+            let talk = async {
+                let mut client = Client::on(theirs);
+                client.line().await;
+                client.say(&bytes_of(rest[0].0)[..1]).await;
+                client.half_close().await;
+                assert_eq!(client.rest().await, "", "half a command is none");
+            };
+            tokio::join!(stranger_visit(&post.house, post.stranger(), ours), talk);
+            assert_eq!(post.the_record().await["outcome"], "hung-up");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stranger_is_offered_what_the_backend_offers_cut_to_what_is_understood() {
     let post = post(settings(nobody()));
     let (replies, _) = run(&post, post.stranger(), &[(HELLO, 250)], Pace::Whole).await;

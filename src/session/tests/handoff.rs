@@ -88,6 +88,22 @@ async fn helo_stays_helo() {
 }
 
 #[tokio::test]
+async fn a_client_that_closes_its_half_behind_rcpt_still_hears_the_backend() {
+    let (post, mta) = post(honest).await;
+    let (said, record) = visit(&post, |mut client| async move {
+        client.ask(HELLO).await;
+        client.ask(MAIL).await;
+        client.say(format!("{RCPT}\r\n")).await;
+        client.half_close().await;
+        client.rest().await
+    })
+    .await;
+    assert_eq!(said, "250 2.0.0 fine with the backend\r\n");
+    assert_eq!(record["outcome"], "relayed");
+    assert_eq!(mta.heard()[0].last().unwrap(), RCPT);
+}
+
+#[tokio::test]
 async fn a_client_that_pipelines_after_the_handoff_is_not_disturbed() {
     let (post, _mta) = post(honest).await;
     let ((), record) = visit(&post, |mut client| async move {
@@ -175,7 +191,8 @@ async fn a_backend_that_refuses_service_says_so_itself() {
 /// Whatever goes wrong behind gatepost is 421 in front of it, with the visit's id; and the client has passed.
 #[tokio::test]
 async fn trouble_with_the_backend_is_421_and_does_not_cost_the_client_its_pass() {
-    let rows: [(&str, fn(&str) -> Act, &str); 10] = [
+    type Trouble = (&'static str, fn(&str) -> Act, &'static str);
+    let rows: [Trouble; 10] = [
         ("it closes at once", |_| Act::Leave(""), "closed where a reply was due"),
         ("it greets with garbage", |_| Act::Say("SSH-2.0-OpenSSH_9.9\r\n"), "no SMTP reply"),
         ("it greets with half a line", |_| Act::Leave("220 mta"), "closed where a reply was due"),

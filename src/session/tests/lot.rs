@@ -61,6 +61,7 @@ async fn who_talks_first_is_dropped_and_can_read_why() {
         let mut client = Client::connect(open.address).await;
         client.say(words).await;
         let said = soon(client.rest()).await;
+        drop(client);
         let record = post.the_record().await;
         let id = record["visit"].as_str().unwrap();
         let expected = format!(
@@ -73,6 +74,23 @@ async fn who_talks_first_is_dropped_and_can_read_why() {
         assert!(record["tests"][0]["detail"].as_str().unwrap().contains(class), "{record}");
         open.close(&post).await;
     }
+}
+
+/// It has its time to read, and then the socket is closed, read or not.
+#[tokio::test]
+async fn who_was_turned_away_and_stays_is_let_go_of() {
+    let post = Post::new(settings(nobody()));
+    let open = post.open();
+    let mut client = Client::connect(open.address).await;
+    client.say("EHLO client.example.net\r\n").await;
+    let record = post.the_record().await;
+    assert_eq!(record["outcome"], "dropped", "its place is free at once");
+    let begin = Instant::now();
+    open.close(&post).await;
+    assert!(begin.elapsed() > Duration::from_secs(1), "the lane has waited for it");
+    // The socket's error tells of a reset that came behind the reply; not every system keeps the reply from it.
+    assert!(client.stream.take_error().unwrap().is_none(), "reset with its words unread");
+    assert!(soon(client.rest()).await.starts_with("521 "));
 }
 
 #[tokio::test]

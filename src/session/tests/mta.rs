@@ -77,13 +77,6 @@ impl Mta {
     pub(super) fn heard(&self) -> Vec<Vec<String>> {
         self.heard.borrow().clone()
     }
-
-    /// Waits until connection `index` has said `line`.
-    pub(super) async fn has_heard(&self, index: usize, line: &str) {
-        let mut heard = self.heard.subscribe();
-        let has = |all: &Vec<Vec<String>>| all.get(index).is_some_and(|lines| lines.iter().any(|said| said == line));
-        super::client::soon(heard.wait_for(has)).await.unwrap();
-    }
 }
 
 async fn serve(listener: TcpListener, script: Arc<Mutex<Arc<Script>>>, heard: watch::Sender<Vec<Vec<String>>>) {

@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
 
 use crate::proxy_header::Version;
 use crate::smtp::ehlo::Offer;
 
 pub use dial::Failure;
-pub(crate) use probe::next_reply;
 pub use probe::keep_probing;
+pub(crate) use probe::next_reply;
 
 /// How the backend learns of the client's address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,12 +72,19 @@ pub struct Backend {
     settings: Settings,
     offer: ArcSwapOption<Offer>,
     presence: AtomicU8,
+    /// Wakes whoever probes when it goes away, so that its return is noticed.
+    gone: Notify,
 }
 
 impl Backend {
     /// A backend that nobody has spoken to yet.
     pub fn new(settings: Settings) -> Arc<Self> {
-        Arc::new(Self { settings, offer: ArcSwapOption::empty(), presence: AtomicU8::new(Presence::Unknown as u8) })
+        Arc::new(Self {
+            settings,
+            offer: ArcSwapOption::empty(),
+            presence: AtomicU8::new(Presence::Unknown as u8),
+            gone: Notify::new(),
+        })
     }
 
     /// How it is spoken to.
@@ -114,11 +122,14 @@ impl Backend {
         }
         match presence {
             Presence::There => tracing::info!(backend = %self.settings.address, "the backend answers"),
-            Presence::Away => tracing::warn!(
-                backend = %self.settings.address,
-                "the backend does not answer: clients that pass get 421 until it does; is it running, does it listen at \
-                 this address, and does it expect the way in which clients are announced?"
-            ),
+            Presence::Away => {
+                self.gone.notify_one();
+                tracing::warn!(
+                    backend = %self.settings.address,
+                    "the backend does not answer: clients that pass get 421 until it does; is it running, does it \
+                     listen at this address, and does it expect the way in which clients are announced?"
+                );
+            }
             Presence::Unknown => {}
         }
     }

@@ -16,26 +16,38 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest pause between probes of a backend that is away.
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
 
-/// Probes for as long as it is polled. `hostname` is the name in EHLO.
+/// Probes for as long as it is polled: every so often while the backend is there, and soon after anybody found it away.
+/// `hostname` is the name in EHLO.
 pub async fn keep_probing(backend: Arc<Backend>, hostname: String) {
     let mut retry = FIRST_RETRY;
     loop {
-        match backend.probe(&hostname).await {
-            Ok(()) => {
-                retry = FIRST_RETRY;
-                sleep(backend.settings.probe_interval).await;
-            }
-            Err(failure) => {
-                tracing::debug!(backend = %backend.settings.address, %failure, "probe failed");
+        if let Err(failure) = backend.probe(&hostname).await {
+            tracing::debug!(backend = %backend.settings.address, %failure, "probe failed");
+            if !failure.is_ours() {
                 backend.set_presence(Presence::Away);
-                sleep(retry).await;
-                retry = (retry * 2).min(LONGEST_RETRY);
             }
         }
+        if backend.presence() == Presence::There {
+            retry = FIRST_RETRY;
+            // Not at once when it has gone: a visit that found it away may be the first of many.
+            if timeout(backend.settings.probe_interval, backend.has_gone()).await.is_err() {
+                continue;
+            }
+        }
+        sleep(retry).await;
+        retry = (retry * 2).min(LONGEST_RETRY);
     }
 }
 
 impl Backend {
+    /// Ends when somebody has found it away.
+    async fn has_gone(&self) {
+        // The notice may be an old one, of an absence that is over.
+        while self.presence() == Presence::There {
+            self.gone.notified().await;
+        }
+    }
+
     /// Asks once.
     pub async fn probe(&self, hostname: &str) -> Result<(), Failure> {
         let mut stream = self.dial(None).await?;

@@ -204,7 +204,20 @@ const ROWS: &[Row] = &[
     refused(
         "auth-not-offered",
         "AUTH",
-        &[GREETED, EHLO, OK, Say(b"AUTH LOGIN\r\n"), Hear("503 "), MAIL, OK, RCPT, Hear("550 5.7.1 "), QUIT, BYE, Close],
+        &[
+            GREETED,
+            EHLO,
+            OK,
+            Say(b"AUTH LOGIN\r\n"),
+            Hear("503 "),
+            MAIL,
+            OK,
+            RCPT,
+            Hear("550 5.7.1 "),
+            QUIT,
+            BYE,
+            Close,
+        ],
     ),
 ];
 

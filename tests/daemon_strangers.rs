@@ -160,7 +160,10 @@ fn the_access_list_beats_every_test() {
         assert!(reply.contains("denied by local policy") && reply.contains(&client.to_string()), "{reply}");
         turned_away.expect_close();
         let record = gate.wait_for_record(from(client));
-        assert_says(&record, &[("recognition", json!("denied")), ("outcome", json!("dropped")), ("backend", json!(false))]);
+        assert_says(
+            &record,
+            &[("recognition", json!("denied")), ("outcome", json!("dropped")), ("backend", json!(false))],
+        );
     }
     assert_eq!(visits(&backend).len(), before);
     assert_eq!(gate.metric("gatepost_backend_connections_saved_total", &[]), Some(2.0));

@@ -41,6 +41,18 @@ pub enum Failure {
     NotSmtp,
 }
 
+impl Failure {
+    /// Whether it says nothing of the backend: we are out of descriptors, memory or ports.
+    pub fn is_ours(&self) -> bool {
+        use rustix::io::Errno;
+        let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+        match self {
+            Self::Connect(error) => ours.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())),
+            _ => false,
+        }
+    }
+}
+
 impl Backend {
     /// Connects and announces `visitor`; gatepost itself if there is none (a probe). Nothing has been read yet.
     pub async fn dial(&self, visitor: Option<Visitor>) -> Result<TcpStream, Failure> {
@@ -50,7 +62,7 @@ impl Backend {
             Ok(Err(error)) => Err(Failure::Connect(error)),
             Err(_) => Err(Failure::ConnectTimeout(wait)),
         };
-        if connected.is_err() {
+        if connected.as_ref().is_err_and(|failure| !failure.is_ours()) {
             self.set_presence(Presence::Away);
         }
         connected

@@ -127,11 +127,13 @@ impl Backend {
         }
         match presence {
             Presence::There => tracing::info!(backend = %self.settings.address, "the backend answers"),
-            Presence::Away => tracing::warn!(
-                backend = %self.settings.address,
-                "the backend does not answer: clients that pass get 421 until it does; is it running, does it listen at \
-                 this address, and does it expect the way in which clients are announced?"
-            ),
+            Presence::Away => {
+                tracing::warn!(
+                    backend = %self.settings.address,
+                    "the backend does not answer: clients that pass get 421 until it does; is it running, does it \
+                     listen at this address, and does it expect the way in which clients are announced?"
+                );
+            }
             Presence::Unknown => {}
         }
     }

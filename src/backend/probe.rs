@@ -16,7 +16,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest pause between probes of a backend that is away.
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
 
-/// Probes for as long as it is polled. `hostname` is the name in EHLO.
+/// Probes for as long as it is polled: every so often while the backend is there, and soon after anybody found it away.
+/// `hostname` is the name in EHLO.
 pub async fn keep_probing(backend: Arc<Backend>, hostname: String) {
     let mut retry = FIRST_RETRY;
     loop {
@@ -31,7 +32,9 @@ pub async fn keep_probing(backend: Arc<Backend>, hostname: String) {
             }
             Err(failure) => {
                 tracing::debug!(backend = %backend.settings.address, %failure, "probe failed");
-                backend.set_presence(Presence::Away);
+                if !failure.is_ours() {
+                    backend.set_presence(Presence::Away);
+                }
                 sleep(retry).await;
                 retry = (retry * 2).min(LONGEST_RETRY);
             }

@@ -19,7 +19,7 @@ use super::pregreet::Stranger;
 use super::{Guest, House, greeting, refusal};
 use crate::journal::{Outcome, Stage};
 use crate::metrics::State;
-use crate::relay::ending::Event;
+use crate::relay::ending::{AuthOutcome, Event, Tally};
 use crate::relay::{self, Sides, Wire};
 use crate::screen::{Evidence, Screen, Test, Verdict};
 
@@ -178,12 +178,22 @@ async fn relayed<C: Wire>(
     let drained = house.draining.cancelled();
     // A client that tries AUTH where none is offered is found out here too, if it was let through before.
     let screen = &mut report.screen;
+    let mut so_far = Tally::default();
     let on_event = |event| {
+        count(&mut so_far, event);
         if let (Event::AuthNotOffered, Some(screen)) = (event, screen.as_mut()) {
             screen.observe(Evidence::TriedAuth);
         }
     };
-    let ending = relay::run(sides, opening, settings, drained, on_event).await;
+    let ending = tokio::select! {
+        biased;
+        ending = relay::run(sides, opening, settings, drained, on_event) => ending,
+        () = house.cut.cancelled() => {
+            report.note = Some("cut off: it did not end in the time that a stop gives".to_owned());
+            report.tally = so_far;
+            return depart(house, guest, Stage::Relay, Outcome::Shutdown, report);
+        }
+    };
     if ending.tally.auth_not_offered > 0
         && let Some(screen) = &report.screen
     {
@@ -195,6 +205,16 @@ async fn relayed<C: Wire>(
     report.note = handoff::note(&ending.end);
     report.tally = ending.tally;
     depart(house, guest, Stage::Relay, handoff::outcome(&ending.end), report);
+}
+
+/// Takes down what would be lost with a relay that is cut off.
+fn count(tally: &mut Tally, event: Event) {
+    match event {
+        Event::MessageAccepted => tally.messages += 1,
+        Event::AuthFinished { outcome: AuthOutcome::Succeeded, .. } => tally.auth_successes += 1,
+        Event::AuthFinished { outcome: AuthOutcome::Failed, .. } => tally.auth_failures += 1,
+        _ => {}
+    }
 }
 
 /// Writes within the time that the gate allows for it.

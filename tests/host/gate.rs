@@ -62,10 +62,7 @@ impl Gate {
     /// Starts a gate in surroundings of the test's own: `command` makes, of the path of the file and the directory that
     /// it is in, the command that is to become the gate (`exec`, where a shell is in between).
     #[track_caller]
-    pub fn start_by(
-        configuration: impl Fn(&Place<'_>) -> String,
-        command: impl Fn(&Path, &Path) -> Command,
-    ) -> Self {
+    pub fn start_by(configuration: impl Fn(&Place<'_>) -> String, command: impl Fn(&Path, &Path) -> Command) -> Self {
         for _ in 0..TRIES {
             let [smtp, second, admin] = std::array::from_fn(|_| ports::free_address());
             let dir = public_dir();

@@ -159,6 +159,7 @@ impl Post {
             metrics: Arc::new(Metrics::new()),
             ids: VisitIds::seeded(7),
             draining: CancellationToken::new(),
+            cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
         let gate = Arc::new(Gate {

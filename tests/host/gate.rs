@@ -69,7 +69,7 @@ impl Gate {
             let file = dir.path().join("gatepost.toml");
             let text = configuration(&Place { smtp, second, admin, dir: dir.path() });
             fs::write(&file, text).expect("gatepost.toml");
-            let process = Process::start("gatepost", &mut command(&file, dir.path()), dir.path());
+            let process = Process::start("gatepost", &command(&file, dir.path()), dir.path());
             let mut gate = Self { process, smtp, second, admin, dir };
             if wait::until("gatepost to be ready", || gate.is_up()) {
                 return gate;

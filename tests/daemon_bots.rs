@@ -1,5 +1,13 @@
 //! Bots against the built program: they are turned away, the MTA behind never hears of them, and the journal says why.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails, loudly and at once"
+)]
+
 mod daemon;
 mod host;
 

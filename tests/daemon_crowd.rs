@@ -1,5 +1,13 @@
 //! A crowd of strangers in the greet wait: nobody else notices, and each costs little.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails, loudly and at once"
+)]
+
 mod daemon;
 mod host;
 
@@ -24,7 +32,7 @@ const CROWD: u32 = 5000;
 const EACH: u32 = 40;
 
 /// What a parked stranger may cost in resident memory. Debug builds keep more of everything.
-const MOST_BYTES: u64 = if cfg!(debug_assertions) { 2000 } else { 900 };
+const MOST_BYTES: u64 = if cfg!(debug_assertions) { 1200 } else { 900 };
 
 /// A session of an allowed client that takes longer than this has been kept waiting by the crowd.
 const LONGEST: Duration = Duration::from_millis(250);

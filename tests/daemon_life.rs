@@ -1,5 +1,13 @@
 //! The daemon among the things around it: signals, systemd, and whoever watches.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails, loudly and at once"
+)]
+
 mod daemon;
 mod host;
 

@@ -1,5 +1,13 @@
 //! SIGHUP: a good file is in force for who comes next, and nobody who is inside notices; a wrong one changes nothing.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails, loudly and at once"
+)]
+
 mod daemon;
 mod host;
 

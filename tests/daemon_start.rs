@@ -1,5 +1,13 @@
 //! Starts that cannot be: the program ends at once, with an exit code and words that say what would mend it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails, loudly and at once"
+)]
+
 mod daemon;
 mod host;
 

@@ -1,5 +1,13 @@
 //! Strangers who behave, and how long that is remembered; and those over whom the operator has already decided.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails, loudly and at once"
+)]
+
 mod daemon;
 mod host;
 

@@ -1,5 +1,13 @@
 //! Trouble that is not the client's: a backend that goes and comes, a system that is short of descriptors.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails, loudly and at once"
+)]
+
 mod daemon;
 mod host;
 

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::{Announce, Backend, Presence, Visitor};
@@ -15,6 +15,9 @@ use crate::smtp::reply::Code;
 /// Why a backend cannot be spoken to. Always the backend's trouble or ours, never the client's: it gets a 4xx.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
+    /// Its name leads to no address.
+    #[error("cannot look up its name: {0}")]
+    Resolve(#[source] io::Error),
     /// No connection.
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
@@ -57,9 +60,9 @@ impl Backend {
     /// Connects and announces `visitor`; gatepost itself if there is none (a probe). Nothing has been read yet.
     pub async fn dial(&self, visitor: Option<Visitor>) -> Result<TcpStream, Failure> {
         let wait = self.settings.connect_timeout;
-        let connected = match timeout(wait, TcpStream::connect(&self.settings.address)).await {
+        let connected = match timeout(wait, connect(&self.settings.address)).await {
             Ok(Ok(stream)) => self.announce(stream, visitor).await,
-            Ok(Err(error)) => Err(Failure::Connect(error)),
+            Ok(Err(failure)) => Err(failure),
             Err(_) => Err(Failure::ConnectTimeout(wait)),
         };
         if connected.as_ref().is_err_and(|failure| !failure.is_ours()) {
@@ -79,6 +82,18 @@ impl Backend {
         }
         Ok(stream)
     }
+}
+
+/// Tries each address that `address` leads to.
+async fn connect(address: &str) -> Result<TcpStream, Failure> {
+    let mut failure = Failure::Resolve(io::ErrorKind::NotFound.into());
+    for address in lookup_host(address).await.map_err(Failure::Resolve)? {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = Failure::Connect(error),
+        }
+    }
+    Err(failure)
 }
 
 /// A probe in version 1 gives the connection's own addresses: its `UNKNOWN`, which is meant for that, Postfix refuses.

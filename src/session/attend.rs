@@ -18,7 +18,7 @@ use super::handoff::{self, Handoff, Ready};
 use super::pregreet::Stranger;
 use super::{Guest, House, greeting, refusal};
 use crate::journal::{Outcome, Stage};
-use crate::metrics::State;
+use crate::metrics::{BackendFailure, State};
 use crate::relay::ending::{AuthOutcome, Event, Tally};
 use crate::relay::{self, Sides, Wire};
 use crate::screen::{Evidence, Screen, Test, Verdict};
@@ -135,6 +135,10 @@ async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut 
                     }
                     Handoff::Refused { reply, closing } => {
                         dialogue.report.backend = true;
+                        if closing {
+                            guest.gate.metrics.backend_failed(BackendFailure::Refused);
+                            dialogue.report.note = Some("the backend refuses service".to_owned());
+                        }
                         decision = dialogue.refused_by_backend(&reply, closing).await;
                     }
                     Handoff::Failed(trouble) => {

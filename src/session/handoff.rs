@@ -73,6 +73,7 @@ impl Trouble {
     pub(super) fn kind(&self) -> BackendFailure {
         match self {
             Self::Backend(failure) => match failure {
+                Failure::Resolve(_) => BackendFailure::Resolve,
                 Failure::Connect(_) => BackendFailure::Connect,
                 Failure::ConnectTimeout(_) | Failure::ReplyTimeout(_) => BackendFailure::Timeout,
                 Failure::Announce(_) | Failure::Broken(_) | Failure::Closed => BackendFailure::Closed,
@@ -86,7 +87,7 @@ impl Trouble {
 
     /// Whether the backend was connected to.
     pub(super) fn reached(&self) -> bool {
-        !matches!(self, Self::Backend(Failure::Connect(_) | Failure::ConnectTimeout(_)))
+        !matches!(self, Self::Backend(Failure::Resolve(_) | Failure::Connect(_) | Failure::ConnectTimeout(_)))
     }
 }
 

@@ -107,8 +107,8 @@ async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased
                 }
             }
             let _ = say(&guest, &mut client, &refusal::unavailable(&guest)).await;
-            see_off(client).await;
             depart(house, guest, Stage::Handoff, Outcome::BackendFailed, report);
+            see_off(client).await;
         }
     }
 }
@@ -153,7 +153,6 @@ async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut 
         }
     };
     let (report, _) = dialogue.leave();
-    see_off(client).await;
     if let Some(screen) = &report.screen {
         let now = house.clock.now();
         let decided = !report.to.is_empty();
@@ -161,6 +160,7 @@ async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut 
         departure::remember(house, &guest, &conclusion);
     }
     depart(house, guest, stage, outcome, report);
+    see_off(client).await;
 }
 
 /// The backend has taken over.

@@ -16,14 +16,16 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest pause between probes of a backend that is away.
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
 
-/// Probes for as long as it is polled. `hostname` is the name in EHLO.
+/// Probes for as long as it is polled: every [`Settings::probe_interval`](super::Settings::probe_interval), and more often
+/// from when the backend is found away until it answers. `hostname` is the name in EHLO.
 pub async fn keep_probing(backend: Arc<Backend>, hostname: String) {
     let mut retry = FIRST_RETRY;
     loop {
         match backend.probe(&hostname).await {
             Ok(()) => {
                 retry = FIRST_RETRY;
-                sleep(backend.settings.probe_interval).await;
+                // A visit may find out first. Nobody but the probe is sure to find out when it is over.
+                let _ = timeout(backend.settings.probe_interval, backend.lost.notified()).await;
             }
             Err(failure) => {
                 tracing::debug!(backend = %backend.settings.address, %failure, "probe failed");
@@ -83,4 +85,38 @@ where
         }
     };
     timeout(wait, read_on).await.unwrap_or(Err(Failure::ReplyTimeout(wait)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::backend::{Announce, Settings};
+
+    #[tokio::test]
+    async fn a_backend_that_a_visit_finds_away_is_soon_probed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let backend = Backend::new(Settings {
+            address: listener.local_addr().unwrap().to_string(),
+            announce: Announce::Nothing,
+            connect_timeout: Duration::from_secs(10),
+            reply_timeout: Duration::from_secs(10),
+            probe_interval: Duration::from_secs(3600),
+        });
+        let probing = tokio::spawn(keep_probing(Arc::clone(&backend), "mx.example.test".to_owned()));
+        for _ in 0..2 {
+            let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+            stream.write_all(b"220 mta.test\r\n").await.unwrap();
+            stream.read_line(&mut String::new()).await.unwrap();
+            stream.write_all(b"250 mta.test\r\n").await.unwrap();
+            let mut quit = String::new();
+            stream.read_line(&mut quit).await.unwrap();
+            assert_eq!((quit.as_str(), backend.presence()), ("QUIT\r\n", Presence::There));
+            drop(stream);
+            backend.set_presence(Presence::Away);
+        }
+        probing.abort();
+    }
 }

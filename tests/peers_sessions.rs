@@ -12,16 +12,19 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use host::backend::{Act, Manners};
 use host::certificates::Certificates;
 use host::client::{Call, Client, Encryption, run_reading, swaks};
+use host::dialogue::Dialogue;
 use host::exim::{self, Exim};
 use host::gate::Gate;
 use host::letter::Letter;
 use host::peers::{Peer, present};
 use host::sink::Sink;
+use host::wait;
 use peers::{CLIENTS, Chain, File, Mta, Table, assert_record, data};
 
-/// How many pipes a process holds: splice(2) needs them, and gatepost has no other use for any.
+/// How many ends of pipes a gate holds: splice(2) needs them, and gatepost has no other use for any.
 fn pipes(gate: &Gate) -> usize {
     let open = fs::read_dir(format!("/proc/{}/fd", gate.pid())).expect("our own child's descriptors");
     let names = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
@@ -36,7 +39,6 @@ fn tls_goes_through_unread_to_the_mta_that_has_the_certificate() {
     let table = Table::new("inside TLS, through the gate to Postfix");
     let certificates = Certificates::make();
     let chain = Chain::postfix_with(File::default(), &["smtpd_tls_loglevel = 1"], Some(&certificates));
-    let before = pipes(&chain.gate);
     let letters: Vec<Letter> = ["stranger", "remembered"]
         .into_iter()
         .flat_map(|who| {
@@ -54,7 +56,6 @@ fn tls_goes_through_unread_to_the_mta_that_has_the_certificate() {
             sent
         })
         .collect();
-    assert!(pipes(&chain.gate) > before, "the kernel moved the bytes");
     let kept = chain.sink.wait_for(letters.len());
     assert_eq!(kept.len(), letters.len());
     letters.iter().for_each(|letter| letter.assert_arrived_once(data(&kept), 1));
@@ -91,6 +92,28 @@ fn tls_goes_through_unread_to_the_mta_that_has_the_certificate() {
     }
     let kept = chain.sink.wait_for(letters.len() + kept.len());
     letters.iter().for_each(|letter| letter.assert_arrived_once(data(&kept), 2));
+}
+
+#[test]
+fn behind_starttls_the_kernel_moves_the_bytes() {
+    let mut manners = Manners::default().behind_proxy().but("STARTTLS", Act::Say("220 2.0.0 go on"));
+    manners.keywords.push("STARTTLS".to_owned());
+    let backend = manners.start();
+    let gate = File::default().before(backend.address());
+    let before = pipes(&gate);
+    let mut dialogue = Dialogue::from(Ipv4Addr::new(127, 0, 0, 7), gate.smtp());
+    dialogue.expect("220");
+    dialogue.say("EHLO client.test").expect("250");
+    dialogue.say("STARTTLS").expect("220");
+    assert_eq!(pipes(&gate), before, "nothing is moved unseen so far");
+    // Whether what follows is TLS is not asked.
+    dialogue.say("XYZZY one").expect("250");
+    dialogue.say("XYZZY two").expect("250");
+    wait::until("a pipe to have been made, and kept for later", || (pipes(&gate) > before).then_some(()));
+    dialogue.finish_sending().expect_close();
+    assert!(
+        backend.wait_for_ends(2).iter().any(|seen| seen.bytes.ends_with(b"STARTTLS\r\nXYZZY one\r\nXYZZY two\r\n"))
+    );
 }
 
 #[test]
@@ -225,7 +248,7 @@ fn a_mail_exchangers_gate_withholds_auth() {
     // As a stranger, and when it is known.
     for _ in ["stranger", "remembered"] {
         let outcome = Client::Swaks.send(&call.clone().with_login(USER, PASSWORD), &Letter::short());
-        outcome.assert_refused("AUTH");
+        outcome.assert_refused("Host did not advertise authentication");
         assert!(!outcome.transcript.contains("235"), "{}", outcome.transcript);
         Client::Swaks.send(&call, &Letter::short()).assert_accepted();
     }

@@ -133,8 +133,10 @@ impl Postfix {
 
     /// Has it try again now what it could not pass on before.
     pub fn flush(&self) {
-        let mut command = Command::new(peers::tree("postfix").join("usr/sbin/postqueue"));
-        command.env("LD_LIBRARY_PATH", libraries()).arg("-c").arg(self.dir.path().join("conf")).arg("-f");
+        let mut command = Command::new(peers::tree("postfix").join("usr/sbin/postkick"));
+        // What postqueue -f asks of qmgr(8): forget dead destinations, and look at all that was deferred.
+        command.env("LD_LIBRARY_PATH", libraries()).arg("-c").arg(self.dir.path().join("conf"));
+        command.args(["public", "qmgr", "FAD"]);
         run(command).assert_accepted();
     }
 

@@ -1,6 +1,8 @@
 //! Honest mail goes through: real mail programs before the gate, Postfix and Exim behind it. Every message arrives once and
 //! byte for byte, and the MTA knows whose it is.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test that cannot go on fails, loudly and at once")]
+
 mod host;
 mod peers;
 

@@ -19,7 +19,7 @@ use super::client::{Call, Encryption, Outcome, run_reading};
 use super::letter::Letter;
 use super::peers::Peer;
 use super::ports::{self, IN_USE, TRIES};
-use super::postfix::{REFUSED, SIZE_LIMIT, greets};
+use super::postfix::{REFUSED, SIZE_LIMIT, UNWANTED, greets};
 use super::process::{Process, lossy, public_dir};
 use super::wait;
 
@@ -203,10 +203,16 @@ daemon_startup_retries = 0
 smtp_accept_queue_per_connection = 0
 message_size_limit = {SIZE_LIMIT}
 domainlist ours = example.test
+acl_smtp_mail = mail
 acl_smtp_rcpt = rcpt
 auth_advertise_hosts = *
 {extra}
 {authenticators}begin acl
+mail:
+  deny
+    senders = {UNWANTED}
+    message = 5.7.1 not from you
+  accept
 rcpt:
   deny
     recipients = {REFUSED}

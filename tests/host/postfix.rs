@@ -35,6 +35,9 @@ use super::wait;
 /// A recipient that every instance refuses with 550 5.1.1.
 pub const REFUSED: &str = "reject@example.test";
 
+/// A sender that every instance refuses with 5.7.1, and at MAIL already.
+pub const UNWANTED: &str = "unwanted@example.com";
+
 /// The largest message an instance takes, in bytes; its SIZE keyword.
 pub const SIZE_LIMIT: usize = 1_000_000;
 
@@ -117,6 +120,24 @@ impl Postfix {
             let log = self.log();
             log.lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned)
         })
+    }
+
+    /// Waits until so many messages in all have been passed on and forgotten. One that has arrived may still be in the
+    /// queue for a moment, and is sent again if Postfix is killed then.
+    #[track_caller]
+    pub fn wait_until_done(&self, messages: usize) {
+        wait::until("Postfix to be done", || {
+            (self.log().lines().filter(|line| line.ends_with(": removed")).count() >= messages).then_some(())
+        });
+    }
+
+    /// Has it try again now what it could not pass on before.
+    pub fn flush(&self) {
+        let mut command = Command::new(peers::tree("postfix").join("usr/sbin/postkick"));
+        // What postqueue -f asks of qmgr(8): forget dead destinations, and look at all that was deferred.
+        command.env("LD_LIBRARY_PATH", libraries()).arg("-c").arg(self.dir.path().join("conf"));
+        command.args(["public", "qmgr", "FAD"]);
+        run(command).assert_accepted();
     }
 
     /// Stops every process of this instance where it stands, as a hanging machine would.
@@ -251,6 +272,8 @@ message_drop_headers =
 smtp_connection_cache_on_demand = no
 smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
 smtpd_recipient_restrictions = check_recipient_access inline:{{ {{ {REFUSED} = 550 5.1.1 no such user here }} }}, permit
+smtpd_sender_restrictions = check_sender_access inline:{{ {{ {UNWANTED} = 554 5.7.1 not from you }} }}
+smtpd_delay_reject = no
 smtpd_client_connection_count_limit = 0
 smtpd_discard_ehlo_keywords =
 message_size_limit = {SIZE_LIMIT}

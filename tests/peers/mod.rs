@@ -4,7 +4,12 @@
 //! address of 127.0.0.0/8 is a stranger at first.
 
 #![allow(dead_code, unreachable_pub, reason = "each test program takes the part of this module that it needs")]
-#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails, loudly and at once")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails, loudly and at once"
+)]
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};

@@ -50,7 +50,9 @@ impl Failure {
         use rustix::io::Errno;
         let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
         match self {
-            Self::Resolve(error) | Self::Connect(error) => ours.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())),
+            Self::Resolve(error) | Self::Connect(error) => {
+                ours.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+            }
             _ => false,
         }
     }

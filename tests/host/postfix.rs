@@ -131,13 +131,14 @@ impl Postfix {
         });
     }
 
-    /// Has it try again now what it could not pass on before.
+    /// Asks it to try again now what it could not pass on before. To be repeated until that can be seen.
     pub fn flush(&self) {
         let mut command = Command::new(peers::tree("postfix").join("usr/sbin/postkick"));
         // What postqueue -f asks of qmgr(8): forget dead destinations, and look at all that was deferred.
         command.env("LD_LIBRARY_PATH", libraries()).arg("-c").arg(self.dir.path().join("conf"));
         command.args(["public", "qmgr", "FAD"]);
-        run(command).assert_accepted();
+        // qmgr(8) may read the first letter and close; then the others go nowhere, and the caller asks again.
+        let _ = run(command);
     }
 
     /// Stops every process of this instance where it stands, as a hanging machine would.

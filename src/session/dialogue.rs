@@ -367,6 +367,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         let backend = &self.guest.gate.backend;
         let offer = backend.offer();
         if offer.is_none() && backend.presence() == Presence::Away {
+            self.report.note = Some("the backend is away, and what it offers is not known yet".to_owned());
             return Reaction::SayLast(refusal::unavailable(self.guest), Outcome::BackendFailed);
         }
         self.hello = Some(Hello { extended, name: name.into() });

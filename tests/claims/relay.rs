@@ -164,8 +164,9 @@ impl Mta {
                     find(&self.unread, b"\r\n.\r\n").map(|at| at + 2)
                 };
                 let Some(end) = end else {
-                    if tape.next() >= 250 {
-                        let _ = self.mood(b"early", tape);
+                    if tape.next() >= 250 && !matches!(self.mood(b"early", tape), Mood::Usual) {
+                        // Its last word: an MTA that answers one message twice has nobody who could follow it.
+                        self.closed = true;
                     }
                     return false;
                 };
@@ -368,7 +369,11 @@ impl View {
                     rest = &rest[length..];
                     match replies.next() {
                         Some(reply) if reply.is(250, b".") => self.accepted.push(message),
-                        Some(reply) if reply.mark.is_some() && reply.code != 421 => assert!(reply.is(reply.code, b".")),
+                        Some(reply) if reply.mark.is_some() && reply.code != 421 => {
+                            // What was said too early and came too late to be seen as that is a refusal all the same.
+                            let early = reply.is(reply.code, b"early") && !reply.is_positive();
+                            assert!(early || reply.is(reply.code, b"."), "{reply:?} to the end of data");
+                        }
                         _ => {
                             self.unanswered = Some(message);
                             return;

@@ -55,7 +55,7 @@ impl Backend {
     async fn announce(&self, mut stream: TcpStream, visitor: Option<Visitor>) -> Result<TcpStream, Failure> {
         stream.set_nodelay(true).map_err(Failure::Connect)?;
         if let Announce::Proxy(version) = self.settings.announce {
-            let mut header = Vec::with_capacity(108);
+            let mut header = Vec::with_capacity(128);
             write_header(&mut header, version, visitor);
             // A fresh connection takes a hundred bytes at once; a backend that reads nothing at all runs into the
             // deadline of its greeting.
@@ -67,11 +67,11 @@ impl Backend {
 
 fn write_header(out: &mut Vec<u8>, version: Version, visitor: Option<Visitor>) {
     let header = match visitor {
-        Some(Visitor { client, local }) => Header::Proxied {
+        Some(Visitor { client, local, .. }) => Header::Proxied {
             source: (addr::canonical(client.ip()), client.port()).into(),
             destination: (addr::canonical(local.ip()), local.port()).into(),
         },
         None => Header::Local,
     };
-    proxy_header::write(out, version, &header);
+    proxy_header::write_with_tls(out, version, &header, visitor.and_then(|visitor| visitor.tls).as_ref());
 }

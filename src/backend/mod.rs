@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-use crate::proxy_header::Version;
+use crate::proxy_header::{self, Version};
 use crate::smtp::ehlo::Offer;
 
 pub use dial::Failure;
@@ -51,6 +51,8 @@ pub struct Visitor {
     pub client: SocketAddr,
     /// The address and port that it connected to.
     pub local: SocketAddr,
+    /// What was agreed on with it, where TLS had begun before the backend was dialled.
+    pub tls: Option<proxy_header::Tls>,
 }
 
 /// Whether a backend was there when it was last spoken to.

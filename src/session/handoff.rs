@@ -18,10 +18,11 @@ use super::Guest;
 use crate::backend::{Failure, next_reply};
 use crate::journal::Outcome;
 use crate::metrics::BackendFailure;
-use crate::relay::Opening;
 use crate::relay::ending::{BackendFault, End, ProtocolFault, Wait};
+use crate::relay::{self, Opening};
 use crate::smtp::ehlo::{Keywords, Offer};
 use crate::smtp::reply::{self, Code, Parsed};
+use crate::tls::Facts;
 
 /// A backend that is where the client is.
 pub(super) struct Ready {
@@ -43,6 +44,8 @@ pub(super) struct Replay<'a> {
     pub told: Keywords,
     /// What of that it has used.
     pub used: Keywords,
+    /// Where TLS with it ends.
+    pub tls: relay::Tls,
 }
 
 /// What came of a replay.
@@ -91,9 +94,9 @@ impl Trouble {
 
 /// For a client that has not been spoken to: the backend's greeting is still to come, and is the client's. Where a
 /// greeting has been begun with a teaser, only one that continues it will do.
-pub(super) async fn direct(guest: &Guest, teased: bool) -> Result<Ready, Trouble> {
+pub(super) async fn direct(guest: &Guest, tls: Option<&Facts>, teased: bool) -> Result<Ready, Trouble> {
     let backend = &guest.gate.backend;
-    let mut connection = backend.dial(Some(guest.visitor())).await?;
+    let mut connection = backend.dial(Some(guest.visitor(tls))).await?;
     let mut backend_bytes = Vec::new();
     if teased {
         let wait = backend.settings().reply_timeout;
@@ -106,17 +109,17 @@ pub(super) async fn direct(guest: &Guest, teased: bool) -> Result<Ready, Trouble
 }
 
 /// For a client that gatepost has spoken with.
-pub(super) async fn replay(guest: &Guest, replay: Replay<'_>) -> Handoff {
-    match try_replay(guest, &replay).await {
+pub(super) async fn replay(guest: &Guest, tls: Option<&Facts>, replay: Replay<'_>) -> Handoff {
+    match try_replay(guest, tls, &replay).await {
         Ok(handoff) => handoff,
         Err(trouble) => Handoff::Failed(trouble),
     }
 }
 
-async fn try_replay(guest: &Guest, replay: &Replay<'_>) -> Result<Handoff, Trouble> {
+async fn try_replay(guest: &Guest, tls: Option<&Facts>, replay: &Replay<'_>) -> Result<Handoff, Trouble> {
     let backend = &guest.gate.backend;
     let wait = backend.settings().reply_timeout;
-    let mut connection = backend.dial(Some(guest.visitor())).await?;
+    let mut connection = backend.dial(Some(guest.visitor(tls))).await?;
 
     let mut inbox = Vec::new();
     let greeting = next_reply(&mut connection, &mut inbox, wait).await?;
@@ -149,7 +152,7 @@ async fn try_replay(guest: &Guest, replay: &Replay<'_>) -> Result<Handoff, Troub
         }
         take_reply(&mut inbox)?;
     }
-    let offered = replay.told.and(offer.keywords);
+    let offered = replay.told.and(replay.tls.shown(offer).keywords);
     let opening = Opening::Dialogue { offered, transaction: replay.mail.is_some() };
     Ok(Handoff::Ready(Ready { backend: connection, backend_bytes: inbox, opening }))
 }
@@ -209,7 +212,7 @@ pub(super) fn outcome(end: &End) -> Outcome {
         End::BackendEof | End::BackendFault(_) => Outcome::BackendFailed,
         End::TimedOut(Wait::Reply | Wait::EndOfData | Wait::BackendWrite) => Outcome::BackendFailed,
         End::TimedOut(Wait::Command | Wait::Data | Wait::ClientWrite | Wait::Idle) => Outcome::TimedOut,
-        End::ProtocolFault(_) => Outcome::ProtocolFault,
+        End::ProtocolFault(_) | End::NoTls => Outcome::ProtocolFault,
         End::Shutdown => Outcome::Shutdown,
     }
 }
@@ -218,6 +221,7 @@ pub(super) fn outcome(end: &End) -> Outcome {
 pub(super) fn note(end: &End) -> Option<String> {
     let text = match end {
         End::Quit | End::ClientEof | End::Opaque | End::Shutdown => return None,
+        End::NoTls => "the TLS handshake failed",
         End::ClientReset => "the client broke off in the middle of something",
         End::BackendEof => "the backend closed the connection",
         End::BackendRefused(code) => return Some(format!("the backend ended it with {code}")),
@@ -237,6 +241,7 @@ pub(super) fn note(end: &End) -> Option<String> {
             ProtocolFault::AuthLine => "a line of an AUTH exchange that is none",
             ProtocolFault::BehindStartTls => "bytes in the clear behind STARTTLS",
             ProtocolFault::BehindData => "bytes behind a DATA that was refused",
+            ProtocolFault::NoHello => "DATA or BDAT without EHLO after TLS had begun",
             ProtocolFault::BareLf => "a bare LF in mail data, which is refused here",
         },
         End::TimedOut(wait) => match wait {

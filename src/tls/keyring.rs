@@ -63,7 +63,6 @@ pub struct Expiry {
 }
 
 /// A gate's certificates, shared by all its visits.
-#[derive(Debug)]
 pub struct Keyring {
     settings: Settings,
     config: Arc<ServerConfig>,
@@ -119,6 +118,13 @@ impl Keyring {
 
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
+    }
+}
+
+/// Without the keys.
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyring").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 

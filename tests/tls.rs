@@ -265,3 +265,43 @@ fn a_certificate_is_swapped_under_load_and_no_session_is_lost() {
     assert_eq!(told(), 2, "once for each of the two gates");
     assert_eq!(backend.seen().iter().flat_map(|seen| &seen.messages).count(), sessions.len());
 }
+
+/// Gates before gates: each of the first pair has one of the second for its backend, under TLS.
+#[test]
+fn the_backend_is_spoken_to_under_tls() {
+    for (scene, tls, here, back) in [
+        ("mx", "starttls-required", "starttls = 'here'", true),
+        ("submissions", "implicit", "", true),
+        ("mx", "starttls", "starttls = 'here'", false),
+    ] {
+        let mta = Manners::default().behind_proxy().start();
+        let behind = Gate::start(|at| {
+            certificate(at.dir, "mx", "mx.test");
+            let (smtp, admin, mta) = (at.smtp, at.admin, mta.address());
+            format!(
+                "hostname = 'mx.test'\nadmin = '{admin}'\n[[gate]]\nscene = '{scene}'\nlisten = '{smtp}'\n\
+                 backend = '{mta}'\n[gate.tls]\ncertificates = [{{ chain = 'mx.pem', key = 'mx.key' }}]\n{here}\n"
+            )
+        });
+        let gate = Gate::start(|at| {
+            let (smtp, admin, backend) = (at.smtp, at.admin, behind.smtp());
+            let ca = behind.dir().join("mx.pem").display().to_string();
+            let trust = if back { format!("backend_ca = '{ca}'\nbackend_name = 'mx.test'\n") } else { String::new() };
+            format!(
+                "hostname = 'front.test'\nadmin = '{admin}'\n[[gate]]\nlisten = '{smtp}'\nbackend = '{backend}'\n\
+                 announce = 'none'\nbackend_tls = '{tls}'\n{trust}"
+            )
+        });
+        let mut plain = connect(Ipv4Addr::LOCALHOST, gate.smtp());
+        clear(&mut plain, "", "220");
+        clear(&mut plain, "EHLO client.test", "250");
+        clear(&mut plain, "MAIL FROM:<bob@example.org>", "250");
+        clear(&mut plain, "RCPT TO:<alice@example.test>", "250");
+        clear(&mut plain, "DATA", "354");
+        clear(&mut plain, &format!("{}\r\n.", "a line of some length\r\n".repeat(20_000)), "250");
+        clear(&mut plain, "QUIT", "221");
+        let record = behind.wait_for_record(|record| record["accepted"] == 1);
+        assert_eq!(record["tls"]["group"], "X25519MLKEM768", "{tls}: {record}");
+        gate.wait_for_record(|record| record["accepted"] == 1);
+    }
+}

@@ -14,7 +14,7 @@ use super::limits::{GreetEntry, LimitsEntry, TimeoutsEntry};
 use super::lists::DnsblEntry;
 use super::rules::{Circumstances, TestsEntry};
 use super::table::Table;
-use super::tls::TlsEntry;
+use super::tls::{BackendTlsEntry, TlsEntry};
 use super::values::{boolean, choice, domain, host_and_port, reply_text, socket, span, text};
 use crate::backend::{self, Announce};
 use crate::proxy_header::Version;
@@ -78,6 +78,7 @@ pub(super) struct GateEntry {
     /// Its backend.
     pub(super) backend: Option<Spanned<String>>,
     announce: Announce,
+    backend_tls: BackendTlsEntry,
     offer_auth: bool,
     bare_newline: BareNewline,
     tls: TlsEntry,
@@ -94,6 +95,7 @@ impl GateEntry {
         let scene = table.value("scene", scene).map_or(Scene::Mx, Spanned::into_inner);
         let listen = table.list("listen", socket(25));
         let backend = table.value("backend", host_and_port);
+        let backend_tls = BackendTlsEntry::read(table, folder);
         let announce = table.value("announce", announce);
         let accepted = table.value("accept_unknown_client", boolean);
         let offer_auth = table.value("offer_auth", boolean).map(Spanned::into_inner);
@@ -116,6 +118,7 @@ impl GateEntry {
             scene,
             listen,
             backend,
+            backend_tls,
             announce: announce.map_or(Announce::Proxy(Version::V2), Spanned::into_inner),
             offer_auth: offer_auth.unwrap_or(scene != Scene::Mx),
             bare_newline: bare_newline.unwrap_or(BareNewline::Normalize),
@@ -155,6 +158,7 @@ impl GateEntry {
             backend: Arc::new(backend::Settings {
                 address: self.backend.as_ref().map(|address| address.get_ref().clone()).unwrap_or_default(),
                 announce: self.announce,
+                tls: self.backend_tls.tls(self.backend.as_ref(), &hostname, inspection),
                 connect_timeout,
                 reply_timeout,
                 probe_interval: self.probe_interval,

@@ -1,4 +1,4 @@
-//! `[gate.tls]`: where TLS with clients ends, and what they are shown.
+//! `[gate.tls]`: where TLS with clients ends, and what they are shown; and TLS with the backend.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,10 @@ use toml::de::DeValue;
 use super::inspection::{Inspection, Wrong};
 use super::table::Table;
 use super::values::{boolean, choice, span, text};
+use crate::backend::{self, Begins};
 use crate::clock::Clock;
 use crate::session::{Here, Scene, Tls};
-use crate::tls::{Certificate, ClientCertificate, Keyring, Pair, Settings};
+use crate::tls::{Certificate, ClientCertificate, Connector, Keyring, Pair, Settings, Trust};
 
 /// What becomes of STARTTLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,6 +157,92 @@ impl PairEntry {
         inspection.error(self.span.clone(), Wrong::new("a certificate needs `chain` and `key`", remedy));
         None
     }
+}
+
+/// What `[[gate]]` says of TLS with its backend.
+#[derive(Debug)]
+pub(super) struct BackendTlsEntry {
+    begins: Option<Spanned<Option<Begins>>>,
+    verify: Option<Spanned<bool>>,
+    name: Option<Spanned<String>>,
+    ca: Option<Spanned<PathBuf>>,
+}
+
+impl BackendTlsEntry {
+    /// Reads the keys; files are looked for below `folder`.
+    pub(super) fn read(table: &mut Table<'_>, folder: &Path) -> Self {
+        Self {
+            begins: table.value("backend_tls", begins),
+            verify: table.value("backend_verify", boolean),
+            name: table.value("backend_name", |value| text(value).map(str::to_owned)),
+            ca: table.value("backend_ca", |value| text(value).map(|text| folder.join(text))),
+        }
+    }
+
+    /// What it comes to for the backend at `address`, towards which gatepost is `hostname`.
+    pub(super) fn tls(
+        &self,
+        address: Option<&Spanned<String>>,
+        hostname: &str,
+        inspection: &Inspection,
+    ) -> Option<backend::Tls> {
+        let begins = self.begins.as_ref().and_then(|begins| *begins.get_ref());
+        // TLS that anybody can prevent, by taking the word out of the EHLO reply, has no use for a certificate.
+        let verifies = !matches!(begins, None | Some(Begins::IfOffered));
+        let verify = verifies && self.verify.as_ref().is_none_or(|verify| *verify.get_ref());
+        let idle = |span: Range<usize>, why: &str| {
+            inspection
+                .warning(span, Wrong::new(format!("this has no effect: {why}"), "take it out, or see `backend_tls`"));
+        };
+        match begins {
+            None => {
+                self.verify.iter().for_each(|value| idle(value.span(), "there is no TLS with the backend"));
+                self.name.iter().for_each(|value| idle(value.span(), "there is no TLS with the backend"));
+                self.ca.iter().for_each(|value| idle(value.span(), "there is no TLS with the backend"));
+            }
+            Some(Begins::IfOffered) => {
+                let why =
+                    "where TLS may be left out, nobody has to be trusted; write backend_tls = \"starttls-required\"";
+                self.verify.iter().filter(|value| *value.get_ref()).for_each(|value| idle(value.span(), why));
+                self.ca.iter().for_each(|value| idle(value.span(), why));
+            }
+            Some(_) if !verify => {
+                self.ca.iter().for_each(|value| idle(value.span(), "the backend's certificate is not verified"));
+            }
+            Some(_) => {}
+        }
+        let begins = begins?;
+        let host = address.map(|address| address.get_ref().rsplit_once(':').map_or("", |(host, _)| host));
+        let host = host.unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let name = self.name.as_ref().map_or(host, |name| name.get_ref()).to_owned();
+        let trust = Trust { name, verify, ca: self.ca.as_ref().map(|ca| ca.get_ref().clone()) };
+        match Connector::load(trust) {
+            Ok(connector) => {
+                Some(backend::Tls { begins, connector: Arc::new(connector), hostname: hostname.to_owned() })
+            }
+            Err(problem) => {
+                let of_name = self.name.as_ref().filter(|_| problem.file.as_os_str().is_empty()).map(Spanned::span);
+                let of_file = self.ca.as_ref().map(Spanned::span);
+                let place = of_name.or(of_file).or_else(|| self.begins.as_ref().map(Spanned::span)).unwrap_or_default();
+                let file = problem.file.display().to_string();
+                let cause = if file.is_empty() { problem.cause } else { format!("{file}: {}", problem.cause) };
+                inspection.error(place, Wrong::new(cause, problem.remedy));
+                None
+            }
+        }
+    }
+}
+
+fn begins(value: &DeValue<'_>) -> Result<Option<Begins>, Wrong> {
+    const WORDS: &[(&str, Option<Begins>)] = &[
+        ("none", None),
+        ("starttls", Some(Begins::IfOffered)),
+        ("starttls-required", Some(Begins::StartTls)),
+        ("implicit", Some(Begins::First)),
+    ];
+    const ELSEWHERE: &[(&str, &str)] =
+        &[("off", "none"), ("may", "starttls"), ("encrypt", "starttls-required"), ("smtps", "implicit")];
+    choice(WORDS, ELSEWHERE)(value)
 }
 
 fn starttls(value: &DeValue<'_>) -> Result<StartTls, Wrong> {

@@ -38,6 +38,8 @@ pub enum BackendFailure {
     Protocol,
     /// It closed or reset the connection.
     Closed,
+    /// TLS with it did not come about.
+    Tls,
 }
 
 /// Why a connection could not be accepted.
@@ -67,7 +69,7 @@ words! {
     State { Parked => "parked", Dialogue => "dialogue", Relay => "relay" }
     BackendFailure {
         Resolve => "resolve", Connect => "connect", Timeout => "timeout", Refused => "refused",
-        Protocol => "protocol", Closed => "closed",
+        Protocol => "protocol", Closed => "closed", Tls => "tls",
     }
     AcceptError { Connection => "connection", Resources => "resources", Listener => "listener" }
 }
@@ -103,7 +105,7 @@ pub struct Gate {
     pregreet: Each<Early, IntCounter, { Early::ALL.len() }>,
     connections: IntCounter,
     saved: IntCounter,
-    failures: Each<BackendFailure, IntCounter, 6>,
+    failures: Each<BackendFailure, IntCounter, 7>,
     sessions: Each<State, IntGauge, 3>,
     parked: Histogram,
     handoff: Histogram,

@@ -235,7 +235,12 @@ async fn relayed<C: Wire>(
 /// Writes within the time that the gate allows for it.
 pub(super) async fn say<C: Wire>(guest: &Guest, client: &mut C, bytes: &[u8]) -> io::Result<()> {
     let wait = guest.gate.settings.relay.timeouts.write;
-    match timeout(wait, client.write_all(bytes)).await {
+    let said = async {
+        client.write_all(bytes).await?;
+        // TLS may hold what it has taken.
+        client.flush().await
+    };
+    match timeout(wait, said).await {
         Ok(written) => written,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }

@@ -15,21 +15,27 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::Guest;
-use crate::backend::{Failure, next_reply};
+use crate::backend::{Connection, Dialled, Failure, next_reply};
 use crate::journal::Outcome;
 use crate::metrics::BackendFailure;
 use crate::relay::ending::{BackendFault, End, ProtocolFault, Wait};
-use crate::relay::{self, Opening};
+use crate::relay::{self, Opening, Wire};
 use crate::smtp::ehlo::{Keywords, Offer};
 use crate::smtp::reply::{self, Code, Parsed};
 use crate::tls::Facts;
 
 /// A backend that is where the client is.
 pub(super) struct Ready {
-    pub backend: TcpStream,
+    pub backend: Connection,
     /// What it has said that the client has not heard.
     pub backend_bytes: Vec<u8>,
     pub opening: Opening,
+}
+
+impl Wire for Connection {
+    fn tcp(&self) -> Option<&TcpStream> {
+        Self::tcp(self)
+    }
 }
 
 /// What there is to replay.
@@ -79,7 +85,8 @@ impl Trouble {
                 Failure::Connect(_) => BackendFailure::Connect,
                 Failure::ConnectTimeout(_) | Failure::ReplyTimeout(_) => BackendFailure::Timeout,
                 Failure::Announce(_) | Failure::Broken(_) | Failure::Closed => BackendFailure::Closed,
-                Failure::NotSmtp => BackendFailure::Protocol,
+                Failure::NotSmtp | Failure::BehindStartTls => BackendFailure::Protocol,
+                Failure::NoTls | Failure::Handshake(_) => BackendFailure::Tls,
             },
             Self::Greeting(_) => BackendFailure::Refused,
             Self::Drifted => BackendFailure::Protocol,
@@ -96,8 +103,7 @@ impl Trouble {
 /// greeting has been begun with a teaser, only one that continues it will do.
 pub(super) async fn direct(guest: &Guest, tls: Option<&Facts>, teased: bool) -> Result<Ready, Trouble> {
     let backend = &guest.gate.backend;
-    let mut connection = backend.dial(Some(guest.visitor(tls))).await?;
-    let mut backend_bytes = Vec::new();
+    let Dialled { mut connection, inbox: mut backend_bytes } = backend.dial(Some(guest.visitor(tls))).await?;
     if teased {
         let wait = backend.settings().reply_timeout;
         let code = next_reply(&mut connection, &mut backend_bytes, wait).await?;
@@ -119,9 +125,8 @@ pub(super) async fn replay(guest: &Guest, tls: Option<&Facts>, replay: Replay<'_
 async fn try_replay(guest: &Guest, tls: Option<&Facts>, replay: &Replay<'_>) -> Result<Handoff, Trouble> {
     let backend = &guest.gate.backend;
     let wait = backend.settings().reply_timeout;
-    let mut connection = backend.dial(Some(guest.visitor(tls))).await?;
+    let Dialled { mut connection, mut inbox } = backend.dial(Some(guest.visitor(tls))).await?;
 
-    let mut inbox = Vec::new();
     let greeting = next_reply(&mut connection, &mut inbox, wait).await?;
     if greeting.number() != 220 {
         return refusal(&inbox, true);
@@ -158,7 +163,12 @@ async fn try_replay(guest: &Guest, tls: Option<&Facts>, replay: &Replay<'_>) -> 
 }
 
 /// Sends one command, in one write, and waits for its reply; nothing may have come before.
-async fn ask(connection: &mut TcpStream, inbox: &mut Vec<u8>, parts: &[&[u8]], guest: &Guest) -> Result<Code, Failure> {
+async fn ask(
+    connection: &mut Connection,
+    inbox: &mut Vec<u8>,
+    parts: &[&[u8]],
+    guest: &Guest,
+) -> Result<Code, Failure> {
     if !inbox.is_empty() {
         // It answers what it was not asked. From here on nobody could say which reply belongs to which command.
         return Err(Failure::NotSmtp);
@@ -166,6 +176,7 @@ async fn ask(connection: &mut TcpStream, inbox: &mut Vec<u8>, parts: &[&[u8]], g
     let mut line = parts.concat();
     line.extend_from_slice(b"\r\n");
     connection.write_all(&line).await.map_err(Failure::Broken)?;
+    connection.flush().await.map_err(Failure::Broken)?;
     next_reply(connection, inbox, guest.gate.backend.settings().reply_timeout).await
 }
 

@@ -1,4 +1,4 @@
-//! TLS with clients: the certificates of a gate, and the handshake.
+//! TLS: with clients, the certificates of a gate, and the handshake; and towards a backend.
 //!
 //! A [`Keyring`] holds a gate's certificates and shows each client the one for the name that it asks for. The files are
 //! looked at again and again: a new certificate is in force with the next handshake, a broken new file changes nothing,
@@ -13,10 +13,12 @@
 //! | `certificate` | one chain and its key, read from files and checked |
 //! | `keyring` | a gate's certificates: choosing, and swapping when the files change |
 //! | `handshake` | a handshake, its deadline, and what came of it |
+//! | `connect` | TLS towards a backend: whom to trust, and the handshake |
 //! | `anyone` | asking clients for a certificate without asking anything of it |
 
 mod anyone;
 mod certificate;
+mod connect;
 mod handshake;
 mod keyring;
 #[cfg(test)]
@@ -29,6 +31,7 @@ use std::time::Duration;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub use certificate::{Certificate, Problem};
+pub use connect::{ConnectFailure, Connector, Trust};
 pub use handshake::{Facts, HandshakeFailure, accept};
 pub use keyring::{Expiry, Keyring, Problems, Reload};
 pub use tokio_rustls::server::TlsStream;

@@ -34,6 +34,8 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Every how often the files of certificates are looked at.
 const CERTIFICATES: Duration = Duration::from_secs(10);
+/// How long visits that are cut off have for their departure.
+const DEPARTURE: Duration = Duration::from_secs(1);
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +63,6 @@ pub struct Server {
     readiness: Readiness,
     watch: Option<AbortHandle>,
     certificates: Option<AbortHandle>,
-    /// Cancelled when those who are still inside are to be cut off.
-    cut: CancellationToken,
 }
 
 /// A listening address, open in every lane.
@@ -100,6 +100,7 @@ impl Server {
             metrics: Arc::new(Metrics::new()),
             ids: VisitIds::new(now),
             draining: CancellationToken::new(),
+            cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
         let count = config.lanes.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
@@ -112,12 +113,11 @@ impl Server {
             readiness: Readiness::new(),
             watch: None,
             certificates: None,
-            cut: CancellationToken::new(),
             config: config.clone(),
         };
         let lists = server.open_lists(config.dnsbl.as_ref())?;
         for index in 0..count.max(1) {
-            server.lanes.push(LaneThread::start(Arc::clone(&server.house), server.cut.clone(), index)?);
+            server.lanes.push(LaneThread::start(Arc::clone(&server.house), index)?);
         }
         let opened = server.adopt(&config, lists).await;
         if let Err(error) = opened {
@@ -149,7 +149,7 @@ impl Server {
         let metrics = Arc::clone(&self.house.metrics);
         let readiness = self.readiness.clone();
         // While sessions are drained, whoever watches is to see that; so it goes on until those are cut off.
-        let cut = self.cut.clone();
+        let cut = self.house.cut.clone();
         tokio::spawn(async move { admin::serve(listener, metrics, readiness, cut.cancelled_owned()).await });
     }
 
@@ -186,8 +186,8 @@ impl Server {
         Ok(())
     }
 
-    /// Stops: nobody new is let in, those inside are told, and after `patience` whoever is still there is left to the
-    /// end of the process. The lanes' threads are gone when this returns.
+    /// Stops: nobody new is let in, those inside are told, and after `patience` whoever is still there is cut off. The
+    /// lanes' threads are gone when this returns.
     pub async fn stop(self, patience: Duration) {
         self.readiness.set(Hindrance::Draining, true);
         self.house.tasks.close();
@@ -197,11 +197,11 @@ impl Server {
             probe.abort();
         }
         let _ = tokio::time::timeout_at(until, self.house.tasks.wait()).await;
-        let left = self.house.tasks.len();
+        let left = self.house.sessions.open();
         if left > 0 {
             tracing::warn!("{left} sessions did not end in time; they are cut off");
         }
-        self.cut.cancel();
+        self.house.cut.cancel();
         for lane in self.lanes {
             drop(lane.orders);
             let _ = tokio::task::spawn_blocking(move || lane.thread.join()).await;
@@ -218,7 +218,8 @@ impl Server {
         let mut bound = Vec::new();
         for asked in config.gates.iter().flat_map(|gate| gate.listen.iter().copied()) {
             if asked.port() == 0 || !self.doors.iter().any(|door| door.asked == asked) {
-                bound.push(Bound { asked, listeners: listener::open(asked, self.lanes.len())? });
+                let beside_ours = self.doors.iter().any(|door| listener::overlap(door.bound, asked));
+                bound.push(Bound { asked, listeners: listener::open(asked, self.lanes.len(), beside_ours)? });
             }
         }
         self.lists = lists;
@@ -352,20 +353,28 @@ impl Server {
 }
 
 impl LaneThread {
-    fn start(house: Arc<House>, cut: CancellationToken, index: usize) -> std::io::Result<Self> {
+    fn start(house: Arc<House>, index: usize) -> std::io::Result<Self> {
         let (orders, receiver) = mpsc::channel(64);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let lane = {
             let _inside = runtime.enter();
             Lane::new(Arc::clone(&house))?
         };
+        // Counted among the visits: a lane can still make one on its way out.
+        let counted = house.tasks.token();
         let thread = thread::Builder::new().name(format!("lane-{index}")).spawn(move || {
             runtime.block_on(async {
                 lane.run(receiver).await;
-                // The visits of this lane that have tasks of their own live on this thread too.
+                drop(counted);
+                // The visits of this lane that have tasks of their own live on this thread too. Those that are cut off
+                // depart all the same.
+                let cut = async {
+                    house.cut.cancelled().await;
+                    tokio::time::sleep(DEPARTURE).await;
+                };
                 tokio::select! {
                     () = house.tasks.wait() => {}
-                    () = cut.cancelled() => {}
+                    () = cut => {}
                 }
             });
         })?;

@@ -6,6 +6,8 @@
 mod connection;
 mod dial;
 mod probe;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
 
 use crate::proxy_header::{self, Version};
 use crate::smtp::ehlo::Offer;
@@ -100,12 +103,19 @@ pub struct Backend {
     settings: Settings,
     offer: ArcSwapOption<Offer>,
     presence: AtomicU8,
+    /// Tells the prober that somebody found the backend away.
+    lost: Notify,
 }
 
 impl Backend {
     /// A backend that nobody has spoken to yet.
     pub fn new(settings: Settings) -> Arc<Self> {
-        Arc::new(Self { settings, offer: ArcSwapOption::empty(), presence: AtomicU8::new(Presence::Unknown as u8) })
+        Arc::new(Self {
+            settings,
+            offer: ArcSwapOption::empty(),
+            presence: AtomicU8::new(Presence::Unknown as u8),
+            lost: Notify::new(),
+        })
     }
 
     /// How it is spoken to.
@@ -135,19 +145,24 @@ impl Backend {
         }
     }
 
-    /// Notes whether it is there; says so in the log when that changes.
+    /// Notes whether it is there; says so in the log when that changes, and has it probed soon if it is lost.
     pub fn set_presence(&self, presence: Presence) {
         let before = self.presence.swap(presence as u8, Ordering::Relaxed);
         if before == presence as u8 {
             return;
         }
+        if presence == Presence::Away {
+            self.lost.notify_one();
+        }
         match presence {
             Presence::There => tracing::info!(backend = %self.settings.address, "the backend answers"),
-            Presence::Away => tracing::warn!(
-                backend = %self.settings.address,
-                "the backend does not answer: clients that pass get 421 until it does; is it running, does it listen at \
-                 this address, and does it expect the way in which clients are announced?"
-            ),
+            Presence::Away => {
+                tracing::warn!(
+                    backend = %self.settings.address,
+                    "the backend does not answer: clients that pass get 421 until it does; is it running, does it \
+                     listen at this address, and does it expect the way in which clients are announced?"
+                );
+            }
             Presence::Unknown => {}
         }
     }

@@ -16,18 +16,25 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest pause between probes of a backend that is away.
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
 
-/// Probes for as long as it is polled. `hostname` is the name in EHLO.
+/// Probes for as long as it is polled: every so often while the backend is there, and soon after anybody found it away.
+/// `hostname` is the name in EHLO.
 pub async fn keep_probing(backend: Arc<Backend>, hostname: String) {
     let mut retry = FIRST_RETRY;
     loop {
         match backend.probe(&hostname).await {
             Ok(()) => {
                 retry = FIRST_RETRY;
-                sleep(backend.settings.probe_interval).await;
+                // A visit that finds the backend away ends the pause: what it offers, and whether it is there at all,
+                // is to be known before the next client asks.
+                if timeout(backend.settings.probe_interval, backend.until_lost()).await.is_ok() {
+                    sleep(retry).await;
+                }
             }
             Err(failure) => {
                 tracing::debug!(backend = %backend.settings.address, %failure, "probe failed");
-                backend.set_presence(Presence::Away);
+                if !failure.is_ours() {
+                    backend.set_presence(Presence::Away);
+                }
                 sleep(retry).await;
                 retry = (retry * 2).min(LONGEST_RETRY);
             }
@@ -36,14 +43,20 @@ pub async fn keep_probing(backend: Arc<Backend>, hostname: String) {
 }
 
 impl Backend {
-    /// Asks once.
+    /// Until it is away, as far as anybody knows.
+    async fn until_lost(&self) {
+        while self.presence() != Presence::Away {
+            self.lost.notified().await;
+        }
+    }
+
+    /// Asks once. Whether the backend refuses service or is not there at all is a failure alike.
     pub async fn probe(&self, hostname: &str) -> Result<(), Failure> {
         let Dialled { connection: mut stream, mut inbox } = self.dial(None).await?;
         let wait = self.settings.reply_timeout;
         let greeting = next_reply(&mut stream, &mut inbox, wait).await?;
         if !greeting.is_positive() {
-            self.set_presence(Presence::Away);
-            return Ok(());
+            return Err(Failure::Refused(greeting));
         }
         inbox.clear();
         let hello = format!("EHLO {hostname}\r\n");
@@ -52,7 +65,10 @@ impl Backend {
         let code = next_reply(&mut stream, &mut inbox, wait).await?;
         let offer = match reply::parse(&inbox) {
             Parsed::Complete(said) if code.is_positive() => Offer::read(&said),
-            _ => Offer::default(),
+            // It has no extensions; it knows no EHLO.
+            _ if code.is_permanent() => Offer::default(),
+            // What it offers when it is well is what was known of it before.
+            _ => return Err(Failure::Refused(code)),
         };
         self.learn(&offer);
         // The answer to QUIT is courtesy; nothing hangs on it.

@@ -22,11 +22,7 @@ pub(super) async fn explain(address: IpAddr, config: &Config) -> Result<String, 
     let _ = writeln!(out, "{client} (counted as {})", ClientKey::of(client).network());
     let tested = config.gates.iter().any(|gate| gate.access.look_up(client) == Access::Test);
     let lists = match &config.dnsbl {
-        Some(settings) if tested => {
-            // No self-test: this process asks once and is gone.
-            let settings = dnsbl::Settings { self_test: std::time::Duration::ZERO, ..settings.clone() };
-            Some(Dnsbl::open(settings)?.examine(client).await)
-        }
+        Some(settings) if tested => Some(Dnsbl::open(settings.clone())?.examine(client).await),
         _ => None,
     };
     if let Some(findings) = &lists {
@@ -45,6 +41,7 @@ fn tell_lists(out: &mut String, findings: &[Finding]) {
         let answers: Vec<String> = finding.answers.iter().map(ToString::to_string).collect();
         let said = match &finding.error {
             Some(error) => format!("no answer that counts: {error}"),
+            None if let Some(doubt) = &finding.doubt => format!("not believed: {doubt}"),
             None if finding.counted => format!("listed ({}): {:+}", answers.join(", "), finding.weight),
             None if answers.is_empty() => "not listed".to_owned(),
             None => format!("answers {}, which its filter does not count", answers.join(", ")),

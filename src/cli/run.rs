@@ -15,12 +15,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing_subscriber::EnvFilter;
 
 use crate::clock::Clock;
 use crate::config::{Config, JournalTarget};
 use crate::journal::{Journal, Target};
-use crate::listener::CannotListen;
 use crate::server::{CannotStart, Server};
 
 /// Why `run` cannot begin.
@@ -28,6 +28,8 @@ use crate::server::{CannotStart, Server};
 pub(super) enum CannotRun {
     #[error(transparent)]
     Start(#[from] CannotStart),
+    #[error("cannot serve metrics and health at {address}: {error}; see `admin`, and `ss -ltnp` for who listens where")]
+    Admin { address: SocketAddr, error: io::Error },
     #[error("cannot write the journal to {target}: {error}; see `to` in [journal]")]
     Journal { target: String, error: io::Error },
     #[error("cannot hear signals, or run anything at all: {0}")]
@@ -75,9 +77,24 @@ async fn serve(path: &Path, config: Config) -> Result<(), CannotRun> {
         sessions = server.house().sessions.open(),
         "stopping: sessions may end in their own time"
     );
-    tokio::select! {
-        () = server.stop(patience) => tracing::info!("stopped"),
-        () = signals.stop_again() => tracing::warn!("told to stop twice: stopped at once"),
+    let mut stopped = std::pin::pin!(server.stop(patience));
+    loop {
+        let told = tokio::select! {
+            () = &mut stopped => {
+                tracing::info!("stopped");
+                break;
+            }
+            told = signals.next() => told,
+        };
+        match told {
+            Told::Reload => tracing::warn!("stopping: the file is not read again"),
+            Told::Reopen => journal.reopen(),
+            Told::Alive => notify(&[NotifyState::Watchdog]),
+            Told::Stop => {
+                tracing::warn!("told to stop twice: stopped at once");
+                break;
+            }
+        }
     }
     journal.flush(Duration::from_secs(2));
     Ok(())
@@ -125,8 +142,8 @@ fn open_journal(target: &JournalTarget) -> Result<Journal, CannotRun> {
     Journal::open(target).map_err(|error| CannotRun::Journal { target: name, error })
 }
 
-async fn bind_admin(address: SocketAddr) -> Result<TcpListener, CannotStart> {
-    TcpListener::bind(address).await.map_err(|error| CannotListen { address, error }.into())
+async fn bind_admin(address: SocketAddr) -> Result<TcpListener, CannotRun> {
+    TcpListener::bind(address).await.map_err(|error| CannotRun::Admin { address, error })
 }
 
 fn log_to_stderr(level: tracing::Level) {
@@ -174,7 +191,8 @@ struct Signals {
     term: Signal,
     int: Signal,
     usr1: Signal,
-    watchdog: Option<Duration>,
+    /// When systemd is to hear next that we are alive.
+    watchdog: Option<Interval>,
 }
 
 impl Signals {
@@ -184,14 +202,18 @@ impl Signals {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             usr1: signal(SignalKind::user_defined1())?,
-            watchdog: sd_notify::watchdog_enabled().map(|within| within / 2),
+            watchdog: sd_notify::watchdog_enabled().map(|within| {
+                let mut pace = interval((within / 2).max(Duration::from_millis(1)));
+                pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                pace
+            }),
         })
     }
 
     async fn next(&mut self) -> Told {
         let alive = async {
-            match self.watchdog {
-                Some(pause) => tokio::time::sleep(pause).await,
+            match &mut self.watchdog {
+                Some(pace) => drop(pace.tick().await),
                 None => std::future::pending().await,
             }
         };
@@ -201,13 +223,6 @@ impl Signals {
             _ = self.term.recv() => Told::Stop,
             _ = self.int.recv() => Told::Stop,
             () = alive => Told::Alive,
-        }
-    }
-
-    async fn stop_again(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
         }
     }
 }

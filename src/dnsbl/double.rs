@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 /// What to answer.
 #[derive(Clone, Debug)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// These addresses, with this TTL.
     Addresses(Vec<[u8; 4]>, u32),
     /// No such name, with an SOA that lets this be remembered for so long.
@@ -33,12 +33,12 @@ pub(super) enum Reply {
 }
 
 /// A listing, with a TTL of five minutes.
-pub(super) fn listed(last: u8) -> Reply {
+pub(crate) fn listed(last: u8) -> Reply {
     Reply::Addresses(vec![[127, 0, 0, last]], 300)
 }
 
 /// What a healthy list answers to the test addresses; none for any other question.
-pub(super) fn test_address(name: &str) -> Option<Reply> {
+pub(crate) fn test_address(name: &str) -> Option<Reply> {
     if name.starts_with("2.0.0.127.") {
         return Some(listed(2));
     }
@@ -48,8 +48,8 @@ pub(super) fn test_address(name: &str) -> Option<Reply> {
 type Script = dyn Fn(&str) -> Reply + Send + Sync;
 
 /// The name server. Gone when dropped.
-pub(super) struct Double {
-    pub(super) address: SocketAddr,
+pub(crate) struct Double {
+    pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     _tasks: JoinSet<()>,
 }
@@ -62,7 +62,7 @@ struct Shared {
 
 impl Double {
     /// Starts it.
-    pub(super) async fn start(script: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(script: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
         let (udp, tcp) = loop {
             let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             // The same port over TCP may be taken: try another.
@@ -79,22 +79,22 @@ impl Double {
     }
 
     /// Gives it another script.
-    pub(super) fn rewrite(&self, script: impl Fn(&str) -> Reply + Send + Sync + 'static) {
+    pub(crate) fn rewrite(&self, script: impl Fn(&str) -> Reply + Send + Sync + 'static) {
         *self.shared.script.lock() = Arc::new(script);
     }
 
     /// The names it was asked for over UDP, in order.
-    pub(super) fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.shared.asked.borrow().clone()
     }
 
     /// How often it was asked for a name that ends so.
-    pub(super) fn count(&self, end: &str) -> usize {
+    pub(crate) fn count(&self, end: &str) -> usize {
         self.shared.asked.borrow().iter().filter(|name| name.ends_with(end)).count()
     }
 
     /// Waits until it has been asked for `count` names that end so.
-    pub(super) async fn until(&self, end: &str, count: usize) {
+    pub(crate) async fn until(&self, end: &str, count: usize) {
         let mut asked = self.shared.asked.subscribe();
         let enough = |names: &Vec<String>| names.iter().filter(|name| name.ends_with(end)).count() >= count;
         tokio::time::timeout(Duration::from_secs(20), asked.wait_for(enough)).await.expect("not asked").unwrap();
@@ -179,11 +179,11 @@ fn messages(question: &Message, reply: &Reply) -> Vec<Message> {
 }
 
 /// The last number of an IPv4 client, from the name of a question about it.
-pub(super) fn client_number(name: &str) -> Option<u8> {
+pub(crate) fn client_number(name: &str) -> Option<u8> {
     name.split('.').next()?.parse().ok()
 }
 
 /// The client with this number.
-pub(super) fn client(number: u8) -> IpAddr {
+pub(crate) fn client(number: u8) -> IpAddr {
     [192, 0, 2, number].into()
 }

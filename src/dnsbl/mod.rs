@@ -25,7 +25,7 @@ mod state;
 mod zone;
 
 #[cfg(test)]
-mod double;
+pub(crate) mod double;
 #[cfg(test)]
 mod tests;
 
@@ -133,6 +133,8 @@ pub struct Finding {
     pub took: Duration,
     /// Why there is no answer that counts.
     pub error: Option<Failure>,
+    /// Why the list's answers are not believed, whatever they are.
+    pub doubt: Option<Reason>,
 }
 
 impl Dnsbl {
@@ -177,14 +179,22 @@ impl Dnsbl {
     }
 
     /// Asks every list about `client` now, past what is remembered and whether or not the list is in, and tells what
-    /// each site makes of it: in the sites' order. Leaves the lists' health alone.
+    /// each site makes of it: in the sites' order. Waits for the lists' first self-test, as clients' questions do, and
+    /// leaves their health alone.
     pub async fn examine(&self, client: IpAddr) -> Vec<Finding> {
         let client = canonical(client);
         let (desk, sites) = (&self.desk, &self.settings.sites);
-        let asked = desk.zones.iter().map(|zone| async move { (zone, zone.ask(&desk.resolver, client).await) });
+        let asked = desk.zones.iter().map(|zone| async move {
+            zone.ready().await;
+            (zone, zone.ask(&desk.resolver, client).await)
+        });
         let mut findings: Vec<Option<Finding>> = vec![None; sites.len()];
         for (zone, asked) in flight::all(asked).await {
             let believed = zone.trusted(Instant::now());
+            let doubt = match zone.state().state {
+                State::Failed { reason } => Some(reason),
+                State::Working | State::Paused { .. } => None,
+            };
             for (place, pair) in zone.list().pairs.iter().enumerate() {
                 let hit = matches!(asked.word, Ok(Word::Said { hits, .. }) if hits.has(place));
                 let slot = (sites.get(usize::from(pair.site)), findings.get_mut(usize::from(pair.site)));
@@ -196,6 +206,7 @@ impl Dnsbl {
                         counted: hit && believed,
                         took: asked.took,
                         error: asked.word.err(),
+                        doubt,
                     });
                 }
             }

@@ -19,8 +19,8 @@ use super::handoff::{self, Handoff, Ready};
 use super::pregreet::Stranger;
 use super::{Guest, House, greeting, refusal};
 use crate::journal::{Outcome, Stage};
-use crate::metrics::State;
-use crate::relay::ending::{End, Event};
+use crate::metrics::{BackendFailure, State};
+use crate::relay::ending::{AuthOutcome, End, Event, Tally};
 use crate::relay::{self, Sides, Wire};
 use crate::screen::{Evidence, Screen, Test, Verdict};
 
@@ -81,8 +81,20 @@ async fn secured<C: Wire>(
     mut report: Report,
     mut client: Connection<C>,
 ) -> Option<(Guest, Report, Connection<C>)> {
-    if !guest.gate.settings.tls.is_first() || client.start_tls().await.is_ok() {
+    if !guest.gate.settings.tls.is_first() {
         return Some((guest, report, client));
+    }
+    tokio::select! {
+        biased;
+        () = house.cut.cancelled() => {
+            depart(house, guest, Stage::Arrival, Outcome::Shutdown, report);
+            return None;
+        }
+        begun = client.start_tls() => {
+            if begun.is_ok() {
+                return Some((guest, report, client));
+            }
+        }
     }
     if let Some(screen) = &report.screen {
         departure::remember(house, &guest, &screen.abandon(house.clock.now()));
@@ -127,11 +139,15 @@ async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased
                 // command.
                 let _ = say(&guest, &mut client, &greeting::last_line(&guest)).await;
                 let wait = guest.gate.settings.dialogue.command_timeout;
-                let _ = timeout(wait, read_some(&mut client, &mut Vec::new())).await;
+                let mut heard = Vec::new();
+                tokio::select! {
+                    () = house.draining.cancelled() => {}
+                    _ = timeout(wait, read_some(&mut client, &mut heard)) => {}
+                }
             }
             let _ = say(&guest, &mut client, &refusal::unavailable(&guest)).await;
-            see_off(client).await;
             depart(house, guest, Stage::Handoff, Outcome::BackendFailed, report);
+            see_off(client).await;
         }
     }
 }
@@ -158,6 +174,10 @@ async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut 
                     }
                     Handoff::Refused { reply, closing } => {
                         dialogue.report.backend = true;
+                        if closing {
+                            guest.gate.metrics.backend_failed(BackendFailure::Refused);
+                            dialogue.report.note = Some("the backend refuses service".to_owned());
+                        }
                         decision = dialogue.refused_by_backend(&reply, closing).await;
                     }
                     Handoff::Failed(trouble) => {
@@ -178,16 +198,14 @@ async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut 
         report.note = Some(failure.to_string());
         outcome = if outcome == Outcome::Refused { outcome } else { connection::outcome(failure) };
     }
-    see_off(client).await;
-    if let Some(screen) = &report.screen
-        && outcome != Outcome::BackendFailed
-    {
+    if let Some(screen) = &report.screen {
         let now = house.clock.now();
         let decided = !report.to.is_empty();
         let conclusion = if decided { screen.close(now) } else { screen.abandon(now) };
         departure::remember(house, &guest, &conclusion);
     }
     depart(house, guest, stage, outcome, report);
+    see_off(client).await;
 }
 
 /// The backend has taken over.
@@ -209,12 +227,23 @@ async fn relayed<C: Wire>(
     let drained = house.draining.cancelled();
     // A client that tries AUTH where none is offered is found out here too, if it was let through before.
     let screen = &mut report.screen;
+    let mut so_far = Tally::default();
     let on_event = |event| {
+        count(&mut so_far, event);
         if let (Event::AuthNotOffered, Some(screen)) = (event, screen.as_mut()) {
             screen.observe(Evidence::TriedAuth);
         }
     };
-    let ending = relay::run(sides, opening, settings, drained, on_event).await;
+    let ending = tokio::select! {
+        biased;
+        ending = relay::run(sides, opening, settings, drained, on_event) => ending,
+        () = house.cut.cancelled() => {
+            report.note = Some("cut off: it did not end in the time that a stop gives".to_owned());
+            report.tally = so_far;
+            report.tls = client.facts().cloned();
+            return depart(house, guest, Stage::Relay, Outcome::Shutdown, report);
+        }
+    };
     if ending.tally.auth_not_offered > 0
         && let Some(screen) = &report.screen
     {
@@ -230,6 +259,16 @@ async fn relayed<C: Wire>(
     drop(client);
     let outcome = failure.map_or_else(|| handoff::outcome(&ending.end), connection::outcome);
     depart(house, guest, Stage::Relay, outcome, report);
+}
+
+/// Takes down what would be lost with a relay that is cut off.
+fn count(tally: &mut Tally, event: Event) {
+    match event {
+        Event::MessageAccepted => tally.messages += 1,
+        Event::AuthFinished { outcome: AuthOutcome::Succeeded, .. } => tally.auth_successes += 1,
+        Event::AuthFinished { outcome: AuthOutcome::Failed, .. } => tally.auth_failures += 1,
+        _ => {}
+    }
 }
 
 /// Writes within the time that the gate allows for it.

@@ -70,6 +70,8 @@ pub(super) struct Dialogue<'a, C> {
     hello: Option<Hello>,
     mail: Option<Mail>,
     told: Keywords,
+    /// What the command that is handed over needs to have been offered.
+    asked: Keywords,
     commands: u32,
     errors: u32,
     ends: Instant,
@@ -83,6 +85,9 @@ struct Hello {
 struct Mail {
     line: Box<[u8]>,
     used: Keywords,
+    /// What the backend said to the replay, if it did not want it: the client believes that its MAIL was accepted, so
+    /// this has to be the answer to every recipient of the transaction.
+    refused: Option<Box<[u8]>>,
 }
 
 /// What a command leads to.
@@ -109,6 +114,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             hello: None,
             mail: None,
             told: Keywords::NONE,
+            asked: Keywords::NONE,
             commands: 0,
             errors: 0,
             ends,
@@ -123,12 +129,13 @@ impl<'a, C: Wire> Dialogue<'a, C> {
     /// What has to be replayed to the backend.
     pub(super) fn replay(&self) -> Replay<'_> {
         let hello = self.hello.as_ref();
+        let mail = self.mail.as_ref().filter(|mail| mail.refused.is_none());
         Replay {
             extended: hello.is_some_and(|hello| hello.extended),
             name: hello.map(|hello| &*hello.name).unwrap_or_default(),
-            mail: self.mail.as_ref().map(|mail| &*mail.line),
+            mail: mail.map(|mail| &*mail.line),
             told: self.told,
-            used: self.mail.as_ref().map(|mail| mail.used).unwrap_or_default(),
+            used: mail.map(|mail| mail.used).unwrap_or_default().or(self.asked),
             tls: self.client.tls(),
         }
     }
@@ -136,7 +143,9 @@ impl<'a, C: Wire> Dialogue<'a, C> {
     /// The backend refused the replay: that is the answer to the client's command.
     pub(super) async fn refused_by_backend(&mut self, reply: &[u8], closing: bool) -> Decision {
         self.take_line();
-        self.mail = None;
+        if let Some(mail) = &mut self.mail {
+            mail.refused = Some(reply.into());
+        }
         self.errors += 1;
         match self.say(reply).await {
             Decision::Listen if closing => Decision::Over(Outcome::BackendFailed),
@@ -161,10 +170,10 @@ impl<'a, C: Wire> Dialogue<'a, C> {
                 Outcome::TimedOut => refusal::too_slow(self.guest),
                 Outcome::Limited => refusal::limited(self.guest, "Line too long"),
                 Outcome::Shutdown => refusal::stopping(self.guest),
-                _ => return Decision::Over(outcome),
+                _ => return Decision::Over(self.outcome_of_refusal(outcome)),
             };
             self.say_last(&reply).await;
-            return Decision::Over(outcome);
+            return Decision::Over(self.outcome_of_refusal(outcome));
         }
         self.commands += 1;
         let reaction = self.react();
@@ -201,7 +210,13 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         self.hello = None;
         self.mail = None;
         self.told = Keywords::NONE;
-        match self.client.start_tls().await {
+        self.asked = Keywords::NONE;
+        let begun = tokio::select! {
+            biased;
+            () = self.house.cut.cancelled() => return Decision::Over(Outcome::Shutdown),
+            begun = self.client.start_tls() => begun,
+        };
+        match begun {
             Ok(()) => Decision::Listen,
             // What went wrong, the connection knows.
             Err(_) => Decision::Over(self.outcome_of_refusal(Outcome::ProtocolFault)),
@@ -234,7 +249,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         loop {
             match line::scan(&self.inbox, limits.line) {
                 Scan::Line(_) => return Ok(()),
-                Scan::TooLong => return Err(self.outcome_of_refusal(Outcome::Limited)),
+                Scan::TooLong => return Err(Outcome::Limited),
                 Scan::Incomplete => {}
             }
             let read = tokio::select! {
@@ -244,7 +259,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             };
             match read {
                 Ok(Ok(n)) if n > 0 => {}
-                Ok(_) => return Err(self.outcome_of_refusal(Outcome::HungUp)),
+                Ok(_) => return Err(Outcome::HungUp),
                 Err(_) => return Err(Outcome::TimedOut),
             }
         }
@@ -261,11 +276,12 @@ impl<'a, C: Wire> Dialogue<'a, C> {
     }
 
     async fn say(&mut self, bytes: &[u8]) -> Decision {
-        match attend::say(self.guest, self.client, bytes).await {
-            Ok(()) => Decision::Listen,
-            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Decision::Over(Outcome::TimedOut),
-            Err(_) => Decision::Over(self.outcome_of_refusal(Outcome::HungUp)),
-        }
+        let outcome = match attend::say(self.guest, self.client, bytes).await {
+            Ok(()) => return Decision::Listen,
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Outcome::TimedOut,
+            Err(_) => Outcome::HungUp,
+        };
+        Decision::Over(self.outcome_of_refusal(outcome))
     }
 
     /// Judges the line at the front of the inbox, and decides what to say to it.
@@ -304,8 +320,9 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             let reply = reply_of(554, Enhanced(5, 5, 0), "Input behind STARTTLS");
             return Reaction::SayLast(reply, self.outcome_of_refusal(Outcome::ProtocolFault));
         }
-        if facts.bare_cr || facts.nul {
-            return error(500, Enhanced(5, 5, 2), "Syntax error: bare CR or NUL in a command");
+        // Whatever the tests make of it: what is replayed to the backend has no control characters in it.
+        if facts.bare_cr || facts.nul || facts.control {
+            return error(500, Enhanced(5, 5, 2), "Syntax error: control character in a command");
         }
         self.answer(command, line.text)
     }
@@ -383,6 +400,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         let backend = &self.guest.gate.backend;
         let offer = backend.offer();
         if offer.is_none() && backend.presence() == Presence::Away {
+            self.report.note = Some("the backend is away, and what it offers is not known yet".to_owned());
             return Reaction::SayLast(refusal::unavailable(self.guest), Outcome::BackendFailed);
         }
         self.hello = Some(Hello { extended, name: name.into() });
@@ -404,7 +422,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         if self.hello.is_none() {
             return error(503, Enhanced(5, 5, 1), "Send HELO or EHLO first");
         }
-        if self.mail.is_some() {
+        if self.has_transaction() {
             return error(503, Enhanced(5, 5, 1), "Nested MAIL command");
         }
         let mut used = Keywords::NONE;
@@ -415,25 +433,32 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             }
         }
         self.report.from.get_or_insert_with(|| envelope.path.mailbox.into());
-        self.mail = Some(Mail { line: line.into(), used });
+        self.mail = Some(Mail { line: line.into(), used, refused: None });
         ok(250, Enhanced(2, 1, 0), "Ok")
     }
 
+    /// Whether a MAIL is open that the backend has not refused.
+    fn has_transaction(&self) -> bool {
+        self.mail.as_ref().is_some_and(|mail| mail.refused.is_none())
+    }
+
     fn rcpt(&mut self, envelope: &Envelope<'_>) -> Reaction {
-        if self.mail.is_none() {
-            return error(503, Enhanced(5, 5, 1), "Need MAIL first");
-        }
+        let Some(mail) = &self.mail else { return error(503, Enhanced(5, 5, 1), "Need MAIL first") };
         if self.report.to.len() < RECIPIENTS {
             self.report.to.push(envelope.path.mailbox.into());
         }
-        match self.refusal() {
-            None => Reaction::HandOff,
-            Some(reply) => Reaction::Say(reply, true),
+        if let Some(reply) = self.refusal().or_else(|| mail.refused.as_deref().map(<[u8]>::to_vec)) {
+            return Reaction::Say(reply, true);
         }
+        // A parameter that was not offered is for the backend to refuse.
+        let asked = envelope.parameters().filter_map(|(keyword, value)| Keyword::of_parameter(keyword, value));
+        self.asked = asked.filter(|&keyword| self.told.has(keyword)).fold(Keywords::NONE, Keywords::with);
+        Reaction::HandOff
     }
 
     fn auth(&mut self) -> Reaction {
         if self.told.has(Keyword::Auth) {
+            self.asked = Keywords::NONE.with(Keyword::Auth);
             return match self.refusal() {
                 None => Reaction::HandOff,
                 Some(reply) => Reaction::Say(reply, true),
@@ -455,7 +480,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             error(503, Enhanced(5, 5, 1), "TLS has begun already")
         } else if !self.told.has(Keyword::StartTls) {
             error(502, Enhanced(5, 5, 1), "STARTTLS is not offered here")
-        } else if self.mail.is_some() {
+        } else if self.has_transaction() {
             error(503, Enhanced(5, 5, 1), "STARTTLS within a transaction")
         } else if self.can_begin_tls() {
             Reaction::StartTls
@@ -463,13 +488,14 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             // It is between the client and a backend that the client will not meet; without TLS it can go on to hear why.
             error(454, Enhanced(4, 7, 0), "TLS not available")
         } else {
+            self.asked = Keywords::NONE.with(Keyword::StartTls);
             Reaction::HandOff
         }
     }
 
     /// Whether STARTTLS, said now, would begin TLS that ends here.
     fn can_begin_tls(&self) -> bool {
-        self.client.tls().is_offered() && self.told.has(Keyword::StartTls) && self.mail.is_none()
+        self.client.tls().is_offered() && self.told.has(Keyword::StartTls) && !self.has_transaction()
     }
 
     fn malformed(&mut self, verb: Verb, reason: Malformed) -> Reaction {

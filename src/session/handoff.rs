@@ -82,9 +82,11 @@ impl Trouble {
     pub(super) fn kind(&self) -> BackendFailure {
         match self {
             Self::Backend(failure) => match failure {
+                Failure::Resolve(_) => BackendFailure::Resolve,
                 Failure::Connect(_) => BackendFailure::Connect,
                 Failure::ConnectTimeout(_) | Failure::ReplyTimeout(_) => BackendFailure::Timeout,
                 Failure::Announce(_) | Failure::Broken(_) | Failure::Closed => BackendFailure::Closed,
+                Failure::Refused(_) => BackendFailure::Refused,
                 Failure::NotSmtp | Failure::BehindStartTls => BackendFailure::Protocol,
                 Failure::NoTls | Failure::Handshake(_) => BackendFailure::Tls,
             },
@@ -95,7 +97,7 @@ impl Trouble {
 
     /// Whether the backend was connected to.
     pub(super) fn reached(&self) -> bool {
-        !matches!(self, Self::Backend(Failure::Connect(_) | Failure::ConnectTimeout(_)))
+        !matches!(self, Self::Backend(Failure::Resolve(_) | Failure::Connect(_) | Failure::ConnectTimeout(_)))
     }
 }
 

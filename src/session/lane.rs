@@ -33,7 +33,7 @@ const BATCH: usize = 256;
 /// How many connections a door accepts before the others inside get their turn.
 const ACCEPTS: usize = 32;
 
-/// How many who are still in a listening socket's queue are told that gatepost is stopping.
+/// How many who are still in a listening socket's queue are seen to when it closes.
 const BACKLOG: usize = 4096;
 
 /// A line about accepting that goes wrong is logged at most this often.
@@ -169,7 +169,18 @@ impl Lane {
                     tracing::error!(%address, %error, "cannot listen");
                 }
             }
-            Order::Close(address) => self.doors.retain(|_, entrance| entrance.door.local != address),
+            Order::Close(address) => self.close(address),
+        }
+    }
+
+    /// Listens no longer at `address`. Those who had come as far as the listening socket are let in: closing it would
+    /// reset them.
+    fn close(&mut self, address: std::net::SocketAddr) {
+        let index = self.doors.iter().find(|(_, entrance)| entrance.door.local == address).map(|(index, _)| index);
+        let Some(Entrance { door, .. }) = index.and_then(|index| self.doors.try_remove(index)) else { return };
+        for _ in 0..BACKLOG {
+            let Accepted::Client(arrival) = door.accept() else { break };
+            self.admit(&door.gate.load_full(), arrival);
         }
     }
 

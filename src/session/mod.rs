@@ -28,6 +28,8 @@ mod lane;
 mod pregreet;
 mod recall;
 mod refusal;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -140,7 +142,9 @@ pub struct House {
     pub ids: VisitIds,
     /// Cancelled when gatepost is to stop: nobody new is let in, and those inside are told.
     pub draining: CancellationToken,
-    /// The visits that have a task of their own.
+    /// Cancelled when those who are still inside are to be cut off.
+    pub cut: CancellationToken,
+    /// The visits that have a task of their own, and the lanes.
     pub tasks: TaskTracker,
 }
 

@@ -30,7 +30,6 @@ use super::{Guest, House, attend, greeting};
 use crate::dnsbl::{Answer, Waiter};
 use crate::journal::{Outcome, Stage};
 use crate::screen::{Early, Evidence, Screen, Test, Verdict};
-use crate::smtp::line::{self, Scan};
 
 /// How much of what a client says too early is looked at (postscreen's figure).
 const PEEK: usize = 1024;
@@ -397,19 +396,19 @@ impl Stranger {
     }
 }
 
-/// The first line of what was said, escaped and capped. What follows it may be an AUTH exchange: it is never shown, nor
-/// are the parameters of AUTH itself.
+/// The first line of what was said, escaped and capped. What follows it may be an AUTH exchange: it is never shown,
+/// whatever ends the line, nor are the parameters of a command that has a password in them.
 fn shown(peeked: &[u8]) -> String {
-    let first = match line::scan(peeked, PEEK) {
-        Scan::Line(line) => line.text,
-        Scan::Incomplete | Scan::TooLong => peeked,
-    };
+    let first = peeked.split(|byte| matches!(byte, b'\r' | b'\n' | 0)).next().unwrap_or_default();
     let first = first.get(..SHOWN).unwrap_or(first);
-    let verb = first.trim_ascii_start();
-    if verb.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH")) {
-        return "AUTH …".to_owned();
+    let secret = |five: &[u8]| {
+        let [verb @ .., blank] = five else { return false };
+        (verb.eq_ignore_ascii_case(b"AUTH") || verb.eq_ignore_ascii_case(b"PASS")) && matches!(blank, b' ' | b'\t')
+    };
+    match first.windows(5).position(secret).and_then(|at| first.get(..at + 4)) {
+        Some(before) => format!("{} …", before.escape_ascii()),
+        None => first.escape_ascii().to_string(),
     }
-    first.escape_ascii().to_string()
 }
 
 #[derive(PartialEq, Eq)]

@@ -173,6 +173,11 @@ impl Keywords {
         Self(self.0 & other.0)
     }
 
+    /// Those in either.
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Whether every keyword of `other` is in this.
     pub const fn covers(self, other: Self) -> bool {
         other.0 & !self.0 == 0

@@ -56,7 +56,15 @@ pub struct Talk {
 impl Backend {
     /// Runs `conversation` on each connection, in a thread of its own. An error in it ends that connection only.
     pub fn start(conversation: impl Fn(&mut Talk) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), conversation)
+    }
+
+    /// The same where another has been before: an MTA that comes back.
+    pub fn start_at(
+        address: SocketAddr,
+        conversation: impl Fn(&mut Talk) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).expect("a loopback port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
@@ -302,6 +310,11 @@ impl Manners {
     /// A backend with these manners.
     pub fn start(self) -> Backend {
         Backend::start(move |talk| self.converse(talk))
+    }
+
+    /// The same where another has been before.
+    pub fn start_at(self, address: SocketAddr) -> Backend {
+        Backend::start_at(address, move |talk| self.converse(talk))
     }
 
     fn converse(&self, talk: &mut Talk) -> io::Result<()> {

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -49,7 +49,7 @@ pub struct Call {
     /// The server.
     pub server: SocketAddr,
     /// The loopback address to come from; to the server, each is another client.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// When TLS begins.
     pub tls: Encryption,
     /// User and password for AUTH.
@@ -68,12 +68,12 @@ pub struct Outcome {
 impl Call {
     /// In clear, without AUTH, from 127.0.0.1.
     pub fn to(server: SocketAddr) -> Self {
-        Self { server, source: Ipv4Addr::LOCALHOST, tls: Encryption::None, login: None }
+        Self { server, source: Ipv4Addr::LOCALHOST.into(), tls: Encryption::None, login: None }
     }
 
     /// The same from another loopback address.
-    pub fn from(mut self, source: Ipv4Addr) -> Self {
-        self.source = source;
+    pub fn from(mut self, source: impl Into<IpAddr>) -> Self {
+        self.source = source.into();
         self
     }
 

@@ -3,7 +3,7 @@
 //! Every wait has a limit; every failure shows the transcript so far.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use memchr::memchr;
@@ -27,14 +27,15 @@ impl Dialogue {
 
     /// Connects from another loopback address (127.0.0.0/8): to the server, another client.
     #[track_caller]
-    pub fn from(source: Ipv4Addr, server: SocketAddr) -> Self {
+    pub fn from(source: impl Into<IpAddr>, server: SocketAddr) -> Self {
+        let source = source.into();
         Self::try_from(source, server).unwrap_or_else(|error| panic!("{source} cannot connect to {server}: {error}"))
     }
 
     /// Connects, or says why not.
-    pub fn try_from(source: Ipv4Addr, server: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.bind(&SocketAddr::from((source, 0)).into())?;
+    pub fn try_from(source: impl Into<IpAddr>, server: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(source.into(), 0).into())?;
         socket.connect_timeout(&server.into(), PATIENCE)?;
         socket.set_tcp_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;

@@ -19,7 +19,7 @@ use super::client::{Call, Encryption, Outcome, run_reading};
 use super::letter::Letter;
 use super::peers::Peer;
 use super::ports::{self, IN_USE, TRIES};
-use super::postfix::{REFUSED, SIZE_LIMIT, greets};
+use super::postfix::{REFUSED, SIZE_LIMIT, UNWANTED, greets};
 use super::process::{Process, lossy, public_dir};
 use super::wait;
 
@@ -29,12 +29,14 @@ pub struct Options<'a> {
     pub next_hop: SocketAddr,
     /// Lines to add to the main section.
     pub main: &'a [&'a str],
+    /// Offers AUTH, by PLAIN and LOGIN, to whoever has this name and password, and relays for him.
+    pub login: Option<(&'a str, &'a str)>,
 }
 
 impl Options<'_> {
     /// Nothing special.
     pub fn delivering_to(next_hop: SocketAddr) -> Self {
-        Self { next_hop, main: &[] }
+        Self { next_hop, main: &[], login: None }
     }
 }
 
@@ -188,6 +190,7 @@ delivery_date_remove = false
 
 fn configuration(plain: SocketAddr, proxied: SocketAddr, options: &Options<'_>) -> impl Fn(&Path) -> String {
     let (hop, extra) = (options.next_hop, options.main.join("\n"));
+    let authenticators = options.login.map(authenticators).unwrap_or_default();
     move |dir| {
         format!(
             "{}local_interfaces = 127.0.0.1
@@ -200,15 +203,24 @@ daemon_startup_retries = 0
 smtp_accept_queue_per_connection = 0
 message_size_limit = {SIZE_LIMIT}
 domainlist ours = example.test
+acl_smtp_mail = mail
 acl_smtp_rcpt = rcpt
+auth_advertise_hosts = *
 {extra}
-begin acl
+{authenticators}begin acl
+mail:
+  deny
+    senders = {UNWANTED}
+    message = 5.7.1 not from you
+  accept
 rcpt:
   deny
     recipients = {REFUSED}
     message = 5.1.1 no such user here
   accept
     domains = +ours
+  accept
+    authenticated = *
   accept
     hosts = 127.0.0.1
   deny
@@ -239,6 +251,29 @@ begin retry
     }
 }
 
+/// Without any, Exim does not offer AUTH at all.
+fn authenticators((user, password): (&str, &str)) -> String {
+    let right = |name, word| format!("${{if and{{{{eq{{{name}}}{{{user}}}}}{{eq{{{word}}}{{{password}}}}}}}}}");
+    format!(
+        "begin authenticators
+plain:
+  driver = plaintext
+  public_name = PLAIN
+  server_prompts = :
+  server_condition = {}
+  server_set_id = $auth2
+login:
+  driver = plaintext
+  public_name = LOGIN
+  server_prompts = Username:: : Password::
+  server_condition = {}
+  server_set_id = $auth1
+",
+        right("$auth2", "$auth3"),
+        right("$auth1", "$auth2"),
+    )
+}
+
 fn sender_configuration(call: &Call) -> impl Fn(&Path) -> String {
     let tls = match call.tls {
         Encryption::None => "  hosts_avoid_tls = *\n",
@@ -246,7 +281,7 @@ fn sender_configuration(call: &Call) -> impl Fn(&Path) -> String {
         Encryption::Implicit => "  protocol = smtps\n  tls_verify_hosts =\n  tls_try_verify_hosts =\n",
     };
     let interface = match call.source {
-        Ipv4Addr::LOCALHOST => String::new(),
+        source if source == Ipv4Addr::LOCALHOST => String::new(),
         other => format!("  interface = {other}\n"),
     };
     let server = call.server;

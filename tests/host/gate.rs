@@ -11,7 +11,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -52,13 +52,24 @@ impl Gate {
     /// `configuration` is called again, with other addresses, if one of them was taken in between.
     #[track_caller]
     pub fn start(configuration: impl Fn(&Place<'_>) -> String) -> Self {
+        Self::start_by(configuration, |file, _| {
+            let mut command = program();
+            command.args(["run", "-c"]).arg(file);
+            command
+        })
+    }
+
+    /// Starts a gate in surroundings of the test's own: `command` makes, of the path of the file and the directory that
+    /// it is in, the command that is to become the gate (`exec`, where a shell is in between).
+    #[track_caller]
+    pub fn start_by(configuration: impl Fn(&Place<'_>) -> String, command: impl Fn(&Path, &Path) -> Command) -> Self {
         for _ in 0..TRIES {
             let [smtp, second, admin] = std::array::from_fn(|_| ports::free_address());
             let dir = public_dir();
             let file = dir.path().join("gatepost.toml");
             let text = configuration(&Place { smtp, second, admin, dir: dir.path() });
             fs::write(&file, text).expect("gatepost.toml");
-            let process = Process::start("gatepost", program().args(["run", "-c"]).arg(&file), dir.path());
+            let process = Process::start("gatepost", &command(&file, dir.path()), dir.path());
             let mut gate = Self { process, smtp, second, admin, dir };
             if wait::until("gatepost to be ready", || gate.is_up()) {
                 return gate;
@@ -118,6 +129,17 @@ impl Gate {
         http_get(self.admin, path).unwrap_or_else(|| panic!("no answer to GET {path} at {}", self.admin))
     }
 
+    /// What `gatepost explain` tells of a client under this gate's file.
+    #[track_caller]
+    pub fn explain(&self, client: IpAddr) -> String {
+        let mut explain = program();
+        explain.args(["explain", &client.to_string(), "-c"]).arg(self.dir.path().join("gatepost.toml"));
+        let told = explain.output().expect("the program that runs already");
+        let text = String::from_utf8_lossy(&told.stdout).into_owned() + &String::from_utf8_lossy(&told.stderr);
+        assert!(told.status.success(), "explain left with {}\n{text}", told.status);
+        text
+    }
+
     /// What it wrote to standard error so far.
     pub fn complaints(&self) -> String {
         self.process.stderr()
@@ -151,6 +173,11 @@ impl Gate {
     #[track_caller]
     pub fn wait_for_end(mut self) -> ExitStatus {
         wait::until("gatepost to end", || self.process.ended())
+    }
+
+    /// How it ended, if it has within `limit`.
+    pub fn end_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        wait::within(limit, || self.process.ended())
     }
 
     /// `Some(false)` if it has ended, `Some(true)` if it is ready.

@@ -82,6 +82,12 @@ impl Letter {
         bodies.iter().map(|body| Self::saying(body)).collect()
     }
 
+    /// The letter as a program sends it that forgets the last line's CRLF. It arrives with one, as `self`.
+    pub fn unended(&self) -> Self {
+        let bytes = self.bytes.strip_suffix(b"\r\n").unwrap_or(&self.bytes).to_vec();
+        Self { bytes, ..self.clone() }
+    }
+
     /// Whether `received` is this letter, `hops` MTAs later, and not a byte different.
     pub fn is(&self, received: &[u8], hops: usize) -> bool {
         without_trace(received, hops) == Some(&self.bytes[..])

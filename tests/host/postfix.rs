@@ -35,6 +35,9 @@ use super::wait;
 /// A recipient that every instance refuses with 550 5.1.1.
 pub const REFUSED: &str = "reject@example.test";
 
+/// A sender that every instance refuses with 5.7.1, and at MAIL already.
+pub const UNWANTED: &str = "unwanted@example.com";
+
 /// The largest message an instance takes, in bytes; its SIZE keyword.
 pub const SIZE_LIMIT: usize = 1_000_000;
 
@@ -119,6 +122,25 @@ impl Postfix {
         })
     }
 
+    /// Waits until so many messages in all have been passed on and forgotten. One that has arrived may still be in the
+    /// queue for a moment, and is sent again if Postfix is killed then.
+    #[track_caller]
+    pub fn wait_until_done(&self, messages: usize) {
+        wait::until("Postfix to be done", || {
+            (self.log().lines().filter(|line| line.ends_with(": removed")).count() >= messages).then_some(())
+        });
+    }
+
+    /// Asks it to try again now what it could not pass on before. To be repeated until that can be seen.
+    pub fn flush(&self) {
+        let mut command = Command::new(peers::tree("postfix").join("usr/sbin/postkick"));
+        // What postqueue -f asks of qmgr(8): forget dead destinations, and look at all that was deferred.
+        command.env("LD_LIBRARY_PATH", libraries()).arg("-c").arg(self.dir.path().join("conf"));
+        command.args(["public", "qmgr", "FAD"]);
+        // qmgr(8) may read the first letter and close; then the others go nowhere, and the caller asks again.
+        let _ = run(command);
+    }
+
     /// Stops every process of this instance where it stands, as a hanging machine would.
     pub fn freeze(&self) {
         self.process.signal_all(Signal::STOP);
@@ -131,11 +153,27 @@ impl Postfix {
 
     /// Ends this instance now; its ports then refuse connections.
     pub fn stop(mut self) {
+        self.halt();
+    }
+
+    /// The same for a while: [`Postfix::start_again`] ends it. Queue and log stay.
+    pub fn halt(&mut self) {
         self.process.stop(wait::PATIENCE);
-        let port = self.plain;
-        drop(self);
+        self.kill();
+    }
+
+    /// Kills every process of this instance, as a power failure would, until [`Postfix::start_again`].
+    pub fn kill(&mut self) {
         // Its children hold the listening socket too, each to its own end.
-        wait::until("the port to be closed", || TcpStream::connect(port).err());
+        self.process.kill_all();
+        wait::until("the port to be closed", || TcpStream::connect(self.plain).err());
+    }
+
+    /// Starts it anew after it was ended, on the same ports and with the queue that it left.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        self.process = master(self.dir.path());
+        assert!(wait::until("Postfix to greet", || self.is_up()), "Postfix ended\n{}", self.log());
     }
 
     /// `Some(false)` if it has ended, `Some(true)` if it greets.
@@ -235,6 +273,8 @@ message_drop_headers =
 smtp_connection_cache_on_demand = no
 smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
 smtpd_recipient_restrictions = check_recipient_access inline:{{ {{ {REFUSED} = 550 5.1.1 no such user here }} }}, permit
+smtpd_sender_restrictions = check_sender_access inline:{{ {{ {UNWANTED} = 554 5.7.1 not from you }} }}
+smtpd_delay_reject = no
 smtpd_client_connection_count_limit = 0
 smtpd_discard_ehlo_keywords =
 message_size_limit = {SIZE_LIMIT}

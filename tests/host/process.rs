@@ -75,6 +75,13 @@ impl Process {
         kill_process(self.pid(), signal).unwrap_or_else(|error| panic!("{} takes no signal: {error}", self.name));
     }
 
+    /// Ends the program and all that it started, at once and without a chance to tidy up.
+    pub fn kill_all(&mut self) {
+        // Fails only if there is nobody left, which is what is wanted.
+        let _ = kill_process_group(self.pid(), Signal::KILL);
+        wait::until("a killed program to be gone", || self.ended());
+    }
+
     /// Everything it wrote to standard output so far.
     pub fn stdout(&self) -> String {
         lossy(&self.stdout)

@@ -82,6 +82,21 @@ impl Rbldnsd {
         wait::until("rbldnsd to read its zones again", || (self.reloads() > before).then_some(()));
     }
 
+    /// Ends it: to whoever asks, nobody is there.
+    pub fn stop(mut self) {
+        self.process.stop(wait::PATIENCE);
+    }
+
+    /// Stops it where it stands, as a hanging machine would: questions vanish. To be thawed before it is dropped.
+    pub fn freeze(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
     /// The address records for `name`; none if there is no such name. Panics if there is no answer.
     #[track_caller]
     pub fn lookup(&self, name: &str) -> Vec<[u8; 4]> {

@@ -44,6 +44,17 @@ pub enum Header {
     },
 }
 
+/// TLS with the client, as a v2 header tells of it (§2.2.6, PP2_TYPE_SSL).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tls {
+    /// Its version: `TLSv1.3`.
+    pub version: &'static str,
+    /// Its cipher suite.
+    pub cipher: &'static str,
+    /// Whether the client showed a certificate. It is told as one that was not verified.
+    pub certificate: bool,
+}
+
 /// Which version of the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Version {
@@ -104,9 +115,14 @@ pub fn parse(input: &[u8]) -> Parsed {
 ///
 /// Where the two addresses are of different families, the IPv4 one is written as IPv4-mapped IPv6.
 pub fn write(out: &mut Vec<u8>, version: Version, header: &Header) {
+    write_with_tls(out, version, header, None);
+}
+
+/// The same, and in v2 what is known of TLS with the client; v1 has no words for that.
+pub fn write_with_tls(out: &mut Vec<u8>, version: Version, header: &Header, tls: Option<&Tls>) {
     match version {
         Version::V1 => write_v1(out, header),
-        Version::V2 => write_v2(out, header),
+        Version::V2 => write_v2(out, header, tls),
     }
 }
 
@@ -293,27 +309,59 @@ fn write_v1(out: &mut Vec<u8>, header: &Header) {
     out.extend_from_slice(line.as_bytes());
 }
 
-fn write_v2(out: &mut Vec<u8>, header: &Header) {
+fn write_v2(out: &mut Vec<u8>, header: &Header, tls: Option<&Tls>) {
     out.extend_from_slice(V2_SIGNATURE);
     let (source, destination) = match header {
         Header::Local => return out.extend_from_slice(&[V2_LOCAL, 0, 0, 0]),
         Header::Unknown => return out.extend_from_slice(&[V2_PROXY, 0, 0, 0]),
         Header::Proxied { source, destination } => (source, destination),
     };
+    let mut tlvs = Vec::new();
+    if let Some(tls) = tls {
+        write_tls(&mut tlvs, tls);
+    }
+    let length = |block: usize| u16::try_from(block + tlvs.len()).unwrap_or(u16::MAX).to_be_bytes();
     match same_family(source.ip(), destination.ip()) {
         Pair::V4(from, to) => {
-            out.extend_from_slice(&[V2_PROXY, 0x11, 0, INET as u8]);
+            out.extend_from_slice(&[V2_PROXY, 0x11]);
+            out.extend_from_slice(&length(INET));
             out.extend_from_slice(&from.octets());
             out.extend_from_slice(&to.octets());
         }
         Pair::V6(from, to) => {
-            out.extend_from_slice(&[V2_PROXY, 0x21, 0, INET6 as u8]);
+            out.extend_from_slice(&[V2_PROXY, 0x21]);
+            out.extend_from_slice(&length(INET6));
             out.extend_from_slice(&from.octets());
             out.extend_from_slice(&to.octets());
         }
     }
     out.extend_from_slice(&source.port().to_be_bytes());
     out.extend_from_slice(&destination.port().to_be_bytes());
+    out.extend_from_slice(&tlvs);
+}
+
+/// PP2_TYPE_SSL: what the client did, whether its certificate was verified (0 if so), and TLVs of its own.
+fn write_tls(out: &mut Vec<u8>, tls: &Tls) {
+    const SSL: u8 = 0x20;
+    const VERSION: u8 = 0x21;
+    const CIPHER: u8 = 0x23;
+    const CLIENT_SSL: u8 = 0x01;
+    const CLIENT_CERT_CONN: u8 = 0x02;
+
+    let mut value = vec![if tls.certificate { CLIENT_SSL | CLIENT_CERT_CONN } else { CLIENT_SSL }];
+    value.extend_from_slice(&1_u32.to_be_bytes());
+    write_tlv(&mut value, VERSION, tls.version.as_bytes());
+    write_tlv(&mut value, CIPHER, tls.cipher.as_bytes());
+    write_tlv(out, SSL, &value);
+}
+
+/// A value that is too long for a TLV is left out; none of ours is.
+fn write_tlv(out: &mut Vec<u8>, kind: u8, value: &[u8]) {
+    if let Ok(length) = u16::try_from(value.len()) {
+        out.push(kind);
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(value);
+    }
 }
 
 /// Two addresses that one header can hold.
@@ -496,6 +544,24 @@ mod tests {
             length: 52,
         };
         assert_eq!(parse(&written(Version::V2, mixed())), read);
+    }
+
+    #[test]
+    fn tls_with_the_client_is_told_in_v2_alone() {
+        let header = Header::Proxied {
+            source: "192.0.2.1:56324".parse().unwrap(),
+            destination: "198.51.100.25:465".parse().unwrap(),
+        };
+        let tls = Tls { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384", certificate: false };
+        let mut out = Vec::new();
+        write_with_tls(&mut out, Version::V2, &header, Some(&tls));
+        let told = b"\x20\0\x28\x01\0\0\0\x01\x21\0\x07TLSv1.3\x23\0\x16TLS_AES_256_GCM_SHA384";
+        assert!(out.ends_with(told), "{}", out.escape_ascii());
+        assert_eq!(parse(&out), Parsed::Complete { header: header.clone(), version: Version::V2, length: out.len() });
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        write_with_tls(&mut with, Version::V1, &header, Some(&tls));
+        write(&mut without, Version::V1, &header);
+        assert_eq!(with, without);
     }
 
     proptest! {

@@ -23,13 +23,17 @@ use crate::dnsbl::{self, Dnsbl};
 use crate::journal::{Journal, VisitIds};
 use crate::ledger::Ledger;
 use crate::listener::{self, CannotListen};
-use crate::metrics::{Metrics, ZoneState};
+use crate::metrics::{CertificateState, Metrics, ZoneState};
 use crate::policy::quota::Sessions;
 use crate::session::{Door, Gate, House, Lane, Order, Settings};
+use crate::time::Timestamp;
+use crate::tls::{Expiry, Keyring, Reload};
 
 /// Every how often the readiness is told whether the backends are there.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Every how often the files of certificates are looked at.
+const CERTIFICATES: Duration = Duration::from_secs(10);
 /// How long visits that are cut off have for their departure.
 const DEPARTURE: Duration = Duration::from_secs(1);
 
@@ -58,6 +62,7 @@ pub struct Server {
     backends: Vec<(Arc<Backend>, AbortHandle)>,
     readiness: Readiness,
     watch: Option<AbortHandle>,
+    certificates: Option<AbortHandle>,
 }
 
 /// A listening address, open in every lane.
@@ -107,6 +112,7 @@ impl Server {
             backends: Vec::new(),
             readiness: Readiness::new(),
             watch: None,
+            certificates: None,
             config: config.clone(),
         };
         let lists = server.open_lists(config.dnsbl.as_ref())?;
@@ -187,7 +193,7 @@ impl Server {
         self.house.tasks.close();
         self.house.draining.cancel();
         let until = Instant::now() + patience;
-        for probe in self.backends.iter().map(|(_, probe)| probe).chain(&self.watch) {
+        for probe in self.backends.iter().map(|(_, probe)| probe).chain(&self.watch).chain(&self.certificates) {
             probe.abort();
         }
         let _ = tokio::time::timeout_at(until, self.house.tasks.wait()).await;
@@ -232,6 +238,7 @@ impl Server {
             probe.abort();
         }
         self.watch(gates.clone());
+        self.keep_certificates(gates.clone());
 
         let behind = |asked: SocketAddr| gates.iter().find(|gate| gate.settings.listen.contains(&asked));
         let mut closing = Vec::new();
@@ -308,6 +315,25 @@ impl Server {
         }
     }
 
+    /// Looks after the gates' certificates: renewed ones are in force without anybody's doing.
+    fn keep_certificates(&mut self, gates: Vec<Arc<Gate>>) {
+        let shown = gates.clone();
+        self.house.metrics.sources().set_certificates(move || shown.iter().flat_map(certificates).collect());
+        let clock = self.house.clock.clone();
+        let keep = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(CERTIFICATES).await;
+                for gate in gates.iter().filter(|gate| gate.settings.tls.keyring().is_some()) {
+                    let (gate, now) = (Arc::clone(gate), clock.now());
+                    let _ = tokio::task::spawn_blocking(move || renew(&gate, now)).await;
+                }
+            }
+        });
+        if let Some(before) = self.certificates.replace(keep.abort_handle()) {
+            before.abort();
+        }
+    }
+
     /// The backend of a gate: the one that is there already, if it is spoken to in the same way.
     fn backend(&mut self, gate: &Settings, kept: &mut Vec<(Arc<Backend>, AbortHandle)>) -> Arc<Backend> {
         let same = |(backend, _): &(Arc<Backend>, AbortHandle)| *backend.settings() == *gate.backend;
@@ -353,6 +379,31 @@ impl LaneThread {
             });
         })?;
         Ok(Self { orders, thread })
+    }
+}
+
+fn certificates(gate: &Arc<Gate>) -> Vec<CertificateState> {
+    let expiries = gate.settings.tls.keyring().map(Keyring::expiries).unwrap_or_default();
+    let of = |Expiry { name, not_after }| CertificateState {
+        gate: Arc::clone(&gate.name),
+        name,
+        not_after: not_after.seconds(),
+    };
+    expiries.into_iter().map(of).collect()
+}
+
+/// Takes a gate's certificates anew if their files have changed, and says so.
+fn renew(gate: &Gate, now: Timestamp) {
+    let Some(keyring) = gate.settings.tls.keyring() else { return };
+    match keyring.reload_if_changed(now) {
+        Reload::Unchanged => {}
+        Reload::Swapped => {
+            tracing::info!(gate = %gate.name, "the certificates have changed; the new ones are in force")
+        }
+        Reload::Broken(problems) => tracing::error!(
+            gate = %gate.name,
+            "the certificates have changed and cannot be used; those before stay in force:\n{problems}"
+        ),
     }
 }
 

@@ -37,9 +37,12 @@ fn examples() -> Vec<PathBuf> {
 #[test]
 fn every_example_passes() {
     let examples = examples();
+    let certificates = Certificates::new();
     assert!(examples.len() >= 3, "{examples:?}");
     for path in examples {
-        let (config, warnings) = Config::load(&path).unwrap_or_else(|report| panic!("{report}"));
+        let text = fs::read_to_string(&path).expect("an example").replace("/etc/gatepost/tls", certificates.path());
+        let (config, warnings) =
+            Config::parse(&text, &path.display().to_string()).unwrap_or_else(|report| panic!("{report}"));
         assert!(warnings.is_empty(), "{warnings}");
         let observes = path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("-observe"));
         for gate in &config.gates {
@@ -577,5 +580,102 @@ proptest! {
             Ok((config, _)) => prop_assert!(!config.gates.is_empty()),
             Err(report) => prop_assert!(tidy(&report), "{}", report),
         }
+    }
+}
+
+/// A folder with a certificate that is good and one that is not.
+struct Certificates(tempfile::TempDir);
+
+impl Certificates {
+    fn new() -> Self {
+        let folder = Self(tempfile::TempDir::new().expect("a folder"));
+        folder.write("fullchain.pem", "privkey.pem", 2049);
+        folder.write("expired.pem", "expired.key", 2020);
+        folder
+    }
+
+    fn write(&self, chain: &str, key: &str, end: i32) {
+        let mut params = rcgen::CertificateParams::new(vec!["mail.example.org".to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+        params.not_after = rcgen::date_time_ymd(end, 1, 1);
+        let pair = rcgen::KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&pair).expect("a certificate");
+        fs::write(self.0.path().join(chain), certificate.pem()).expect("a file");
+        fs::write(self.0.path().join(key), pair.serialize_pem()).expect("a file");
+    }
+
+    fn path(&self) -> &str {
+        self.0.path().to_str().expect("a plain name")
+    }
+
+    /// What a file with one gate says, whose scene and `[gate.tls]` are these.
+    fn read(&self, scene: &str, tls: &str) -> Result<(Config, gatepost::config::Report), gatepost::config::Report> {
+        let text = format!(
+            "hostname = 'mx.example.org'\n[[gate]]\nscene = '{scene}'\nlisten = '127.0.0.1:0'\n\
+             backend = '127.0.0.1:2525'\n[gate.tls]\n{tls}\n"
+        );
+        Config::parse(&text, &format!("{}/gatepost.toml", self.path()))
+    }
+}
+
+#[test]
+fn where_tls_ends() {
+    let folder = Certificates::new();
+    let pair = "certificates = [{ chain = 'fullchain.pem', key = 'privkey.pem' }]";
+    for (scene, tls, comes_to) in [
+        ("mx", "", "STARTTLS passed through"),
+        ("mx", "starttls = 'off'", "no TLS"),
+        ("mx", pair, "STARTTLS ends here, AUTH withheld"),
+        ("submission", pair, "STARTTLS ends here, before AUTH"),
+        ("submission", &format!("auth_requires_tls = false\n{pair}"), "STARTTLS ends here, AUTH offered"),
+        ("submissions", pair, "TLS first, AUTH offered"),
+        ("submission", &format!("implicit = true\n{pair}"), "TLS first"),
+        ("submissions", &format!("implicit = false\n{pair}"), "STARTTLS ends here"),
+    ] {
+        let (config, warnings) = folder.read(scene, tls).unwrap_or_else(|report| panic!("{report}"));
+        assert!(warnings.is_empty(), "{warnings}");
+        assert!(config.summary().contains(comes_to), "{scene}, {tls}: {}", config.summary());
+    }
+}
+
+#[test]
+fn what_is_wrong_with_tls_is_told_with_its_remedy() {
+    let folder = Certificates::new();
+    let pair = |chain: &str, key: &str| format!("certificates = [{{ chain = '{chain}', key = '{key}' }}]");
+    for (scene, tls, cause, remedy) in [
+        ("mx", "starttls = 'here'".to_owned(), "there is no certificate", "add certificates"),
+        ("submissions", String::new(), "there is no certificate", "add certificates"),
+        ("mx", "implicit = true".to_owned(), "there is no certificate", "add certificates"),
+        ("mx", "certificates = []".to_owned(), "is empty", "chain and its key"),
+        ("mx", "certificates = [{ chain = 'fullchain.pem' }]".to_owned(), "needs `chain` and `key`", "privkey.pem"),
+        ("mx", pair("none.pem", "privkey.pem"), "none.pem: cannot be read", "path"),
+        ("mx", pair("fullchain.pem", "expired.key"), "does not belong", "certificate was made for"),
+        ("mx", pair("expired.pem", "expired.key"), "has expired", "renew it"),
+        ("mx", pair("privkey.pem", "privkey.pem"), "no certificate in it", "BEGIN CERTIFICATE"),
+        ("mx", "starttls = 'yes'".to_owned(), "not among the choices", "end-to-end"),
+    ] {
+        let report = folder.read(scene, &tls).expect_err(&tls);
+        let told =
+            |problem: &gatepost::config::Problem| problem.cause().contains(cause) && problem.remedy().contains(remedy);
+        assert!(report.problems().iter().any(told), "{tls}: {report}");
+        assert_eq!(report.count(Severity::Error), 1, "{tls}: {report}");
+    }
+}
+
+#[test]
+fn tls_settings_without_effect_are_warned_of() {
+    let folder = Certificates::new();
+    let pair = "certificates = [{ chain = 'fullchain.pem', key = 'privkey.pem' }]";
+    for (scene, tls) in [
+        ("mx", format!("starttls = 'end-to-end'\n{pair}")),
+        ("mx", format!("starttls = 'off'\n{pair}")),
+        ("mx", "client_certificate = 'ask'".to_owned()),
+        ("mx", "handshake_time = '10s'".to_owned()),
+        ("mx", "auth_requires_tls = true".to_owned()),
+        ("submissions", format!("starttls = 'here'\n{pair}")),
+        ("submissions", format!("{pair}\n[gate.tests]\npregreet = 'drop'")),
+    ] {
+        let (_, warnings) = folder.read(scene, &tls).unwrap_or_else(|report| panic!("{report}"));
+        assert_eq!(warnings.count(Severity::Warning), 1, "{tls}: {warnings}");
     }
 }

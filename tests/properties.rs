@@ -81,6 +81,10 @@ claims! {
         "\0", "\x08", "EHLO a\r\n", "MAIL FROM:<a@b>\r\n", "RCPT TO:<a@b>\n", "DATA\r\n", "\r\n.\r\n", ".", "\r", "\n", "BDAT 3 LAST\r\n",
         "BDAT 9\r\n", "STARTTLS\r\n", "AUTH PLAIN\r\n", "*\r\n", "QUIT\r\n", "NOOP\n", "abc", "\x7f", "\u{fc}",
     ];
+    relay_ending_tls: [
+        "\0", "\x08", "EHLO a\r\n", "MAIL FROM:<a@b>\r\n", "RCPT TO:<a@b>\n", "DATA\r\n", "\r\n.\r\n", ".", "\r", "\n", "BDAT 3 LAST\r\n",
+        "BDAT 9\r\n", "STARTTLS\r\n", "STARTTLS\n", "STARTTLS\r\nEHLO a\r\n", "AUTH PLAIN\r\n", "*\r\n", "RSET\r\n", "abc", "\x7f",
+    ];
     proxy_header: [
         "PROXY ", "TCP4 ", "TCP6 ", "UNKNOWN", "192.0.2.1", "2001:db8::1", " ", "25", "65535", "0", "\r\n",
         "PROXY TCP4 192.0.2.1 198.51.100.25 ", "PROXY TCP6 ::1 2001:db8::25 1 25\r\n", "\r\n\r\n\0\r\nQUIT\n",

@@ -17,7 +17,7 @@
 use std::time::Duration;
 
 use gatepost::relay::ending::{AuthOutcome, Event};
-use gatepost::relay::{BareNewline, Opening, Settings, Timeouts};
+use gatepost::relay::{BareNewline, Opening, Settings, Timeouts, Tls};
 use gatepost::smtp::ehlo::{Keyword, Keywords};
 
 use self::claims::stage::Stage;
@@ -120,8 +120,12 @@ fn pieces(bytes: &[u8], cut: Cut) -> Vec<&[u8]> {
 }
 
 fn perform(script: &str, settings: &Settings, opening: Opening, cut: Cut) -> Stage {
+    perform_with_tls(script, settings, opening, Tls::EndToEnd, cut)
+}
+
+fn perform_with_tls(script: &str, settings: &Settings, opening: Opening, tls: Tls, cut: Cut) -> Stage {
     let acts = read(script);
-    let mut stage = Stage::new(settings, opening);
+    let mut stage = Stage::with_tls(settings, opening, tls);
     let script = || format!("{cut:?} of {script}");
     let (mut to_backend, mut to_client) = (0, 0);
     for act in &acts {
@@ -151,11 +155,15 @@ fn perform(script: &str, settings: &Settings, opening: Opening, cut: Cut) -> Sta
 
 /// Plays it in every way, and returns how it came out in one piece.
 fn play(settings: &Settings, opening: Opening, script: &str) -> Stage {
+    play_with_tls(settings, opening, Tls::EndToEnd, script)
+}
+
+fn play_with_tls(settings: &Settings, opening: Opening, tls: Tls, script: &str) -> Stage {
     let acts = read(script);
     let longest = acts.iter().map(|act| if let Act::Client(b) | Act::Backend(b) = act { b.len() } else { 0 }).max();
-    let whole = perform(script, settings, opening, Cut::Not);
+    let whole = perform_with_tls(script, settings, opening, tls, Cut::Not);
     for cut in (1..longest.unwrap_or(0)).map(Cut::At).chain([Cut::EveryByte]) {
-        let again = perform(script, settings, opening, cut);
+        let again = perform_with_tls(script, settings, opening, tls, cut);
         assert_eq!(
             (again.end, again.tally(), &again.events),
             (whole.end, whole.tally(), &whole.events),
@@ -1096,6 +1104,248 @@ fn draining() {
         end None
         B: 250 queued
         toC: 250 queued
+        toC: 421 4.3.2 Going down, try again later
+        end Some(Shutdown)",
+    );
+}
+
+/// STARTTLS is offered here, and AUTH does not wait for it.
+const HERE: Tls = Tls::Offered { before_auth: false };
+
+/// What the client was told before: STARTTLS of the gate's own.
+fn offered_here(transaction: bool) -> Opening {
+    Opening::Dialogue { offered: Keywords::NONE.with(Keyword::StartTls), transaction }
+}
+
+#[test]
+fn tls_that_ends_here_is_offered_begun_and_forgets_all_before() {
+    let stage = play_with_tls(
+        &settings(),
+        Opening::Greeting,
+        HERE,
+        r"
+        B: 220 hi
+        toC: 220 hi
+        C: EHLO client.example
+        toB: EHLO client.example
+        B: 250-mx
+        B: 250-CHUNKING
+        B: 250-STARTTLS
+        B: 250-REQUIRETLS
+        B: 250 AUTH PLAIN SCRAM-SHA-256-PLUS
+        toC: 250-mx
+        toC: 250-CHUNKING
+        toC: 250-AUTH PLAIN
+        toC: 250 STARTTLS
+        C: STARTTLS
+        toB: +
+        toC: 220 2.0.0 Ready to start TLS
+        C: MAIL FROM:<a@example.org>
+        toC: 503 5.5.1 EHLO first: TLS has begun anew
+        C: NOOP
+        toB: NOOP
+        B: 250 ok
+        toC: 250 ok
+        C: EHLO client.example
+        toB: EHLO client.example
+        B: 250-mx
+        B: 250-STARTTLS
+        B: 250 AUTH PLAIN SCRAM-SHA-256-PLUS
+        toC: 250-mx
+        toC: 250 AUTH PLAIN
+        C: STARTTLS
+        toC: 503 5.5.1 TLS has begun already
+        C: BDAT 2
+        toC: 503 5.5.1 CHUNKING was not offered
+        end Some(ProtocolFault(Chunk))",
+    );
+    assert!(stage.tls.is_some() && !stage.is_opaque());
+}
+
+#[test]
+fn tls_that_ends_here_is_offered_even_if_the_backend_has_none() {
+    for (tls, ehlo) in [
+        (HERE, "toC: 250-mx\n toC: 250-SIZE 9\n toC: 250 STARTTLS"),
+        (Tls::Begun, "toC: 250-mx\n toC: 250 SIZE 9"),
+        (Tls::Off, "toC: 250-mx\n toC: 250 SIZE 9"),
+    ] {
+        let script = format!("C: EHLO a\n toB: EHLO a\n B: 250-mx\n B: 250 SIZE 9\n {ehlo}");
+        play_with_tls(&settings(), known(), tls, &script);
+    }
+    for tls in [HERE, Tls::Off] {
+        let script =
+            "C: HELO a\n toB: HELO a\n B: 250 mx\n toC: 250 mx\n C: STARTTLS\n toC: 502 5.5.1 STARTTLS was not offered";
+        play_with_tls(&settings(), known(), tls, script);
+    }
+}
+
+#[test]
+fn nothing_behind_starttls_is_read_under_tls() {
+    let stage = perform_with_tls(
+        r"
+        C: STARTTLS
+        C: RSET
+        toC: 554 5.5.0 Input behind STARTTLS
+        end Some(ProtocolFault(BehindStartTls))",
+        &settings(),
+        offered_here(false),
+        HERE,
+        Cut::Not,
+    );
+    assert!(stage.tls.is_none() && stage.to_backend.is_empty());
+    // While those before it are unanswered, it is not its turn, and what comes meanwhile is behind it.
+    let stage = play_with_tls(
+        &settings(),
+        offered_here(false),
+        HERE,
+        r"
+        C: NOOP
+        C: STARTTLS
+        toB: NOOP
+        C: RSET
+        B: 250 ok
+        toC: 250 ok
+        toC: 554 5.5.0 Input behind STARTTLS
+        end Some(ProtocolFault(BehindStartTls))",
+    );
+    assert!(stage.tls.is_none());
+    let stage = play_with_tls(
+        &settings(),
+        offered_here(false),
+        HERE,
+        r"
+        C: NOOP
+        C: STARTTLS
+        toB: NOOP
+        B: 250 ok
+        toC: 250 ok
+        toC: 220 2.0.0 Ready to start TLS",
+    );
+    assert!(stage.tls.is_some());
+}
+
+#[test]
+fn what_the_backend_says_behind_our_220_is_said_under_tls() {
+    let stage = perform_with_tls(
+        r"
+        C: NOOP
+        C: STARTTLS
+        toB: NOOP
+        B: 250 ok
+        B: 421 going down
+        toC: 250 ok
+        toC: 220 2.0.0 Ready to start TLS
+        toC: 421 going down
+        end Some(BackendRefused(Code(421)))",
+        &settings(),
+        offered_here(false),
+        HERE,
+        Cut::Not,
+    );
+    let (_, at) = stage.tls.expect("TLS has begun");
+    assert!(stage.to_client[..at].ends_with(b"Ready to start TLS\r\n"));
+}
+
+#[test]
+fn starttls_here_has_its_places() {
+    play_with_tls(
+        &settings(),
+        offered_here(true),
+        HERE,
+        "C: STARTTLS\n toC: 503 5.5.1 STARTTLS inside a mail transaction",
+    );
+    play_with_tls(
+        &settings(),
+        offered_here(false),
+        HERE,
+        r"
+        C: AUTH PLAIN AGEAYg==
+        toB: AUTH PLAIN AGEAYg==
+        B: 235 ok
+        toC: 235 ok
+        C: STARTTLS
+        toC: 503 5.5.1 STARTTLS after AUTH",
+    );
+    // Inside an exchange it is a line of that, for the backend to refuse.
+    play_with_tls(
+        &settings(),
+        offered_here(false),
+        HERE,
+        r"
+        C: AUTH LOGIN
+        toB: AUTH LOGIN
+        B: 334 VXNlcm5hbWU6
+        toC: 334 VXNlcm5hbWU6
+        C: STARTTLS
+        toB: STARTTLS
+        B: 501 no
+        toC: 501 no
+        C: STARTTLS
+        toC: 220 2.0.0 Ready to start TLS",
+    );
+    play_with_tls(
+        &settings(),
+        offered_here(false),
+        HERE,
+        "C: STARTTLS now\n toC: 501 5.5.4 STARTTLS takes no parameter",
+    );
+}
+
+#[test]
+fn auth_can_wait_for_tls() {
+    let stage = play_with_tls(
+        &settings(),
+        Opening::Greeting,
+        Tls::Offered { before_auth: true },
+        r"
+        B: 220 hi
+        toC: 220 hi
+        C: EHLO a
+        toB: EHLO a
+        B: 250-mx
+        B: 250 AUTH PLAIN
+        toC: 250-mx
+        toC: 250 STARTTLS
+        C: AUTH PLAIN AGEAYg==
+        toC: 538 5.7.11 STARTTLS first: AUTH needs TLS here
+        C: STARTTLS
+        toC: 220 2.0.0 Ready to start TLS
+        C: EHLO a
+        toB: EHLO a
+        B: 250-mx
+        B: 250 AUTH PLAIN
+        toC: 250-mx
+        toC: 250 AUTH PLAIN
+        C: AUTH PLAIN AGEAYg==
+        toB: AUTH PLAIN AGEAYg==
+        B: 235 ok
+        toC: 235 ok",
+    );
+    assert_eq!(stage.tally().auth_not_offered, 0, "it is offered, in its place");
+}
+
+#[test]
+fn mail_data_without_ehlo_under_tls_is_never_read_as_commands() {
+    for data in ["DATA", "BDAT 9 LAST"] {
+        let script = format!(
+            "C: STARTTLS\n toC: 220 2.0.0 Ready to start TLS\n C: {data}\n C: EHLO a\n \
+             toC: 503 5.5.1 EHLO first: TLS has begun anew\n end Some(ProtocolFault(NoHello))"
+        );
+        let stage = perform_with_tls(&script, &settings(), offered_here(false), HERE, Cut::Not);
+        assert!(stage.to_backend.is_empty());
+    }
+}
+
+#[test]
+fn tls_that_ends_here_does_not_outlast_a_drain() {
+    play_with_tls(
+        &settings(),
+        offered_here(false),
+        HERE,
+        r"
+        C: STARTTLS
+        toC: 220 2.0.0 Ready to start TLS
+        drain
         toC: 421 4.3.2 Going down, try again later
         end Some(Shutdown)",
     );

@@ -94,18 +94,36 @@ fn choices() -> impl Strategy<Value = Vec<u8>> {
     vec(prop_oneof![6 => Just(0_u8), 6 => 1_u8..200, 1 => any::<u8>()], 0..256)
 }
 
+/// The same, with more STARTTLS among it, and mostly EHLO behind that.
+fn act_with_tls() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        8 => act(),
+        2 => Just(b"STARTTLS\r\nEHLO client.example\r\n".to_vec()),
+        1 => Just(b"STARTTLS\r\n".to_vec()),
+    ]
+}
+
+fn input(mut choices: Vec<u8>, acts: &[Vec<u8>]) -> Vec<u8> {
+    choices.truncate(255);
+    let mut input = vec![u8::try_from(choices.len()).expect("at most 255")];
+    input.extend(choices);
+    input.extend(b"EHLO client.example\r\n");
+    input.extend(acts.concat());
+    // What comes last is what failed.
+    println!("{}", input.escape_ascii());
+    input
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
     #[test]
-    fn client_and_mta_agree(mut choices in choices(), acts in vec(act(), 0..16)) {
-        choices.truncate(255);
-        let mut input = vec![u8::try_from(choices.len()).expect("at most 255")];
-        input.extend(choices);
-        input.extend(b"EHLO client.example\r\n");
-        input.extend(acts.concat());
-        // What comes last is what failed.
-        println!("{}", input.escape_ascii());
-        claims::relay(&input);
+    fn client_and_mta_agree(choices in choices(), acts in vec(act(), 0..16)) {
+        claims::relay(&input(choices, &acts));
+    }
+
+    #[test]
+    fn client_and_mta_agree_where_tls_ends_here(choices in choices(), acts in vec(act_with_tls(), 0..16)) {
+        claims::relay_ending_tls(&input(choices, &acts));
     }
 }

@@ -3,6 +3,7 @@
 //! [`Backend`] is one MTA as every visit shares it: how to [`dial`](Backend::dial) it, what it offered last
 //! ([`Backend::offer`]), and whether it was there when somebody last tried.
 
+mod connection;
 mod dial;
 mod probe;
 #[cfg(test)]
@@ -16,10 +17,12 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use crate::proxy_header::Version;
+use crate::proxy_header::{self, Version};
 use crate::smtp::ehlo::Offer;
+use crate::tls::Connector;
 
-pub use dial::Failure;
+pub use connection::Connection;
+pub use dial::{Dialled, Failure};
 pub use probe::keep_probing;
 pub(crate) use probe::next_reply;
 
@@ -32,6 +35,28 @@ pub enum Announce {
     Nothing,
 }
 
+/// TLS with the backend.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tls {
+    /// When it begins.
+    pub begins: Begins,
+    /// What is asked of the backend.
+    pub connector: Arc<Connector>,
+    /// The name in the EHLO that comes before STARTTLS.
+    pub hostname: String,
+}
+
+/// When TLS with the backend begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Begins {
+    /// Before any word of SMTP.
+    First,
+    /// After STARTTLS, without which the backend will not do.
+    StartTls,
+    /// After STARTTLS, if that is offered and succeeds; or else not at all. Keeps out those who only listen.
+    IfOffered,
+}
+
 /// Where the backend is and how it is spoken to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -39,6 +64,8 @@ pub struct Settings {
     pub address: String,
     /// How it learns of the client.
     pub announce: Announce,
+    /// TLS with it; none if nothing.
+    pub tls: Option<Tls>,
     /// How long connecting may take, name look-up included.
     pub connect_timeout: Duration,
     /// How long the backend may take for its greeting, and for each reply of the replay.
@@ -54,6 +81,8 @@ pub struct Visitor {
     pub client: SocketAddr,
     /// The address and port that it connected to.
     pub local: SocketAddr,
+    /// What was agreed on with it, where TLS had begun before the backend was dialled.
+    pub tls: Option<proxy_header::Tls>,
 }
 
 /// Whether a backend was there when it was last spoken to.

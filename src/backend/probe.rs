@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
-use super::{Backend, Failure, Presence};
+use super::{Backend, Dialled, Failure, Presence};
 use crate::smtp::ehlo::Offer;
 use crate::smtp::reply::{self, Code, Parsed};
 
@@ -52,9 +52,8 @@ impl Backend {
 
     /// Asks once. Whether the backend refuses service or is not there at all is a failure alike.
     pub async fn probe(&self, hostname: &str) -> Result<(), Failure> {
-        let mut stream = self.dial(None).await?;
+        let Dialled { connection: mut stream, mut inbox } = self.dial(None).await?;
         let wait = self.settings.reply_timeout;
-        let mut inbox = Vec::new();
         let greeting = next_reply(&mut stream, &mut inbox, wait).await?;
         if !greeting.is_positive() {
             return Err(Failure::Refused(greeting));
@@ -62,6 +61,7 @@ impl Backend {
         inbox.clear();
         let hello = format!("EHLO {hostname}\r\n");
         stream.write_all(hello.as_bytes()).await.map_err(Failure::Broken)?;
+        stream.flush().await.map_err(Failure::Broken)?;
         let code = next_reply(&mut stream, &mut inbox, wait).await?;
         let offer = match reply::parse(&inbox) {
             Parsed::Complete(said) if code.is_positive() => Offer::read(&said),
@@ -73,6 +73,7 @@ impl Backend {
         self.learn(&offer);
         // The answer to QUIT is courtesy; nothing hangs on it.
         let _ = stream.write_all(b"QUIT\r\n").await;
+        let _ = stream.flush().await;
         let _ = timeout(Duration::from_secs(1), stream.read(&mut [0; 512])).await;
         Ok(())
     }

@@ -17,6 +17,7 @@ fn settings(address: SocketAddr, announce: Announce) -> Settings {
     Settings {
         address: address.to_string(),
         announce,
+        tls: None,
         connect_timeout: PATIENCE,
         reply_timeout: PATIENCE,
         probe_interval: Duration::from_secs(3600),
@@ -54,7 +55,11 @@ async fn answer(listener: &TcpListener, greeting: &str, ehlo: &str) {
 }
 
 fn visitor() -> Visitor {
-    Visitor { client: "[::ffff:192.0.2.7]:40000".parse().unwrap(), local: "198.51.100.25:25".parse().unwrap() }
+    Visitor {
+        client: "[::ffff:192.0.2.7]:40000".parse().unwrap(),
+        local: "198.51.100.25:25".parse().unwrap(),
+        tls: None,
+    }
 }
 
 #[tokio::test]

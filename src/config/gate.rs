@@ -14,6 +14,7 @@ use super::limits::{GreetEntry, LimitsEntry, TimeoutsEntry};
 use super::lists::DnsblEntry;
 use super::rules::{Circumstances, TestsEntry};
 use super::table::Table;
+use super::tls::{BackendTlsEntry, TlsEntry};
 use super::values::{boolean, choice, domain, host_and_port, reply_text, socket, span, text};
 use crate::backend::{self, Announce};
 use crate::proxy_header::Version;
@@ -77,8 +78,10 @@ pub(super) struct GateEntry {
     /// Its backend.
     pub(super) backend: Option<Spanned<String>>,
     announce: Announce,
+    backend_tls: BackendTlsEntry,
     offer_auth: bool,
     bare_newline: BareNewline,
+    tls: TlsEntry,
     probe_interval: Duration,
     shared: Shared,
 }
@@ -92,10 +95,12 @@ impl GateEntry {
         let scene = table.value("scene", scene).map_or(Scene::Mx, Spanned::into_inner);
         let listen = table.list("listen", socket(25));
         let backend = table.value("backend", host_and_port);
+        let backend_tls = BackendTlsEntry::read(table, folder);
         let announce = table.value("announce", announce);
         let accepted = table.value("accept_unknown_client", boolean);
         let offer_auth = table.value("offer_auth", boolean).map(Spanned::into_inner);
         let bare_newline = table.value("bare_lf_in_data", bare_newline).map(Spanned::into_inner);
+        let tls = table.section("tls", |tls| TlsEntry::read(tls, folder));
         let probe_interval = table.value("probe_interval", self::span(seconds(10)..=seconds(24 * 60 * 60)));
         let shared = Shared::read(table, folder);
 
@@ -113,9 +118,11 @@ impl GateEntry {
             scene,
             listen,
             backend,
+            backend_tls,
             announce: announce.map_or(Announce::Proxy(Version::V2), Spanned::into_inner),
-            offer_auth: offer_auth.unwrap_or(scene == Scene::Submission),
+            offer_auth: offer_auth.unwrap_or(scene != Scene::Mx),
             bare_newline: bare_newline.unwrap_or(BareNewline::Normalize),
+            tls,
             probe_interval: probe_interval.map_or(seconds(5 * 60), Spanned::into_inner),
             shared,
         }
@@ -138,6 +145,7 @@ impl GateEntry {
         let hostname = hostname.unwrap_or_default();
         let limits = (&own.limits, &above.limits);
         let (connect_timeout, reply_timeout) = own.timeouts.backend(&above.timeouts, inspection);
+        let tls = self.tls.tls(self.scene, self.span.clone(), inspection);
         session::Settings {
             name: self.name().to_owned(),
             scene: self.scene,
@@ -146,9 +154,11 @@ impl GateEntry {
             screen: Arc::new(self.screen(above, dnsbl, &hostname, inspection)),
             access: Arc::new(AccessEntry::list(own.access.as_ref(), above.access.as_ref())),
             limits: limits.0.quota(limits.1, inspection),
+            tls,
             backend: Arc::new(backend::Settings {
                 address: self.backend.as_ref().map(|address| address.get_ref().clone()).unwrap_or_default(),
                 announce: self.announce,
+                tls: self.backend_tls.tls(self.backend.as_ref(), &hostname, inspection),
                 connect_timeout,
                 reply_timeout,
                 probe_interval: self.probe_interval,
@@ -166,7 +176,12 @@ impl GateEntry {
 
     fn screen(&self, above: &Shared, dnsbl: &DnsblEntry, hostname: &str, inspection: &Inspection) -> screen::Settings {
         let own = &self.shared;
-        let given = Circumstances { scene: self.scene, auth: self.offer_auth, lists: dnsbl.settings.is_some() };
+        let given = Circumstances {
+            scene: self.scene,
+            auth: self.offer_auth,
+            lists: dnsbl.settings.is_some(),
+            tls_first: self.tls.is_first(self.scene),
+        };
         let rules = own.tests.rules(&above.tests, &given, inspection);
         own.tests.judge_gate(&rules, inspection);
         let made = |test: Test| rules[test].action != Action::Off;
@@ -204,6 +219,7 @@ pub(super) fn scene_word(scene: Scene) -> &'static str {
     match scene {
         Scene::Mx => "mx",
         Scene::Submission => "submission",
+        Scene::Submissions => "submissions",
     }
 }
 
@@ -222,9 +238,17 @@ fn gate_name(value: &DeValue<'_>) -> Result<String, Wrong> {
 }
 
 fn scene(value: &DeValue<'_>) -> Result<Scene, Wrong> {
-    const WORDS: &[(&str, Scene)] = &[("mx", Scene::Mx), ("submission", Scene::Submission)];
-    const ELSEWHERE: &[(&str, &str)] =
-        &[("smtp", "mx"), ("smtpd", "mx"), ("inbound", "mx"), ("msa", "submission"), ("587", "submission")];
+    const WORDS: &[(&str, Scene)] =
+        &[("mx", Scene::Mx), ("submission", Scene::Submission), ("submissions", Scene::Submissions)];
+    const ELSEWHERE: &[(&str, &str)] = &[
+        ("smtp", "mx"),
+        ("smtpd", "mx"),
+        ("inbound", "mx"),
+        ("msa", "submission"),
+        ("587", "submission"),
+        ("smtps", "submissions"),
+        ("465", "submissions"),
+    ];
     choice(WORDS, ELSEWHERE)(value)
 }
 

@@ -22,6 +22,7 @@ mod problem;
 mod rules;
 mod summary;
 mod table;
+mod tls;
 mod values;
 
 use std::collections::BTreeSet;

@@ -46,6 +46,8 @@ pub(super) struct Circumstances {
     pub(super) auth: bool,
     /// Whether there are lists to ask.
     pub(super) lists: bool,
+    /// Whether TLS comes first, so that speaking first is right.
+    pub(super) tls_first: bool,
 }
 
 impl TestsEntry {
@@ -140,7 +142,7 @@ impl TestsEntry {
         let entry = &self.rules[test];
         if let Some(action) = &entry.action {
             let asked = *action.get_ref();
-            if given.scene == Scene::Submission && test == Test::HeloSyntax && asked > Action::Observe {
+            if given.scene != Scene::Mx && test == Test::HeloSyntax && asked > Action::Observe {
                 let cause = "nobody is punished for the syntax of an EHLO name on a submission gate";
                 let remedy = "write \"observe\" or \"off\": mail programs call themselves `localhost`, `[192.168.1.2]` or \
                               `My Computer` and mean no harm";
@@ -149,6 +151,7 @@ impl TestsEntry {
             if asked != Action::Off && rule.action == Action::Off {
                 let remedy = match test {
                     Test::Dnsbl => "name some lists in [dnsbl] sites, or take this out",
+                    Test::Pregreet => "TLS comes first at this gate, and with it the client's word: take this out",
                     _ => "AUTH is offered at this gate, so that trying it says nothing: take this out",
                 };
                 warn_of_no_effect(inspection, action.span(), test, remedy);
@@ -189,7 +192,7 @@ fn default_rules(scene: Scene) -> PerTest<Rule> {
 fn default_action(scene: Scene, test: Test) -> Action {
     match (scene, test) {
         (_, Test::NotSmtp) => Action::Drop,
-        (Scene::Submission, _) => Action::Off,
+        (Scene::Submission | Scene::Submissions, _) => Action::Off,
         (Scene::Mx, Test::Pregreet | Test::HeloName) => Action::Drop,
         (Scene::Mx, Test::BareNewline) => Action::Observe,
         (Scene::Mx, Test::Dnsbl | Test::HeloSyntax | Test::Pipelining | Test::AuthNotOffered) => Action::Enforce,
@@ -210,6 +213,7 @@ fn able(test: Test, given: &Circumstances) -> bool {
     match test {
         Test::Dnsbl => given.lists,
         Test::AuthNotOffered => !given.auth,
+        Test::Pregreet => !given.tls_first,
         _ => true,
     }
 }

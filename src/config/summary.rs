@@ -7,7 +7,7 @@ use super::gate::scene_word;
 use crate::backend::Announce;
 use crate::proxy_header::Version;
 use crate::screen::{Action, Site, Test};
-use crate::session;
+use crate::session::{self, Tls};
 
 /// One line for each gate, one for the lists, and one that cannot be overlooked where nothing is enforced.
 pub(super) fn write(config: &Config) -> String {
@@ -43,9 +43,16 @@ fn gate_line(gate: &session::Settings) -> String {
         .filter(|&test| gate.screen.rules[test].action != Action::Off)
         .map(|test| format!("{} {}", test.name(), word(gate.screen.rules[test].action)))
         .collect();
+    let tls = match &gate.tls {
+        Tls::EndToEnd => "STARTTLS passed through",
+        Tls::Off => "no TLS",
+        Tls::Here(here) if here.first => "TLS first",
+        Tls::Here(here) if here.before_auth => "STARTTLS ends here, before AUTH",
+        Tls::Here(_) => "STARTTLS ends here",
+    };
     let tests = if tests.is_empty() { "none".to_owned() } else { tests.join(", ") };
     format!(
-        "gate {} ({}): {} -> {} ({announce}), AUTH {}; tests: {tests}\n",
+        "gate {} ({}): {} -> {} ({announce}), {tls}, AUTH {}; tests: {tests}\n",
         gate.name,
         scene_word(gate.scene),
         listen.join(" "),

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::screen::{Action, Score, Test};
 use crate::time::Timestamp;
+use crate::tls::Facts;
 
 /// How gatepost knew the client when it came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -170,6 +171,8 @@ pub struct Visit {
     pub from: Option<Box<[u8]>>,
     /// The first forward-paths.
     pub to: Vec<Box<[u8]>>,
+    /// What was agreed on with it, where TLS ended here.
+    pub tls: Option<Facts>,
     /// Whether the backend was connected to.
     pub backend: bool,
     /// Messages that the backend accepted.
@@ -229,6 +232,7 @@ pub(crate) mod tests {
             helo: None,
             from: None,
             to: Vec::new(),
+            tls: None,
             backend: false,
             accepted: 0,
             auth: (0, 0),

@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::io::Write;
 
 use crate::addr;
+use crate::tls::Facts;
 
 use super::text::{self, DETAIL_CAP, HELO_CAP, PATH_CAP};
 use super::{Visit, action_name};
@@ -60,6 +61,9 @@ pub(super) fn write(out: &mut Vec<u8>, visit: &Visit) {
         line.text("from", from, PATH_CAP, true);
     }
     line.list("to", visit.to.iter().take(TO_CAP).map(|path| &**path), PATH_CAP, true);
+    if let Some(tls) = &visit.tls {
+        line.tls(tls);
+    }
     line.number("backend", visit.backend);
     line.number("accepted", visit.accepted);
     line.number("auth_ok", visit.auth.0);
@@ -144,6 +148,19 @@ impl Line<'_> {
         }
     }
 
+    fn tls(&mut self, tls: &Facts) {
+        self.raw(",\"tls\":{\"version\":\"");
+        self.raw(tls.version);
+        self.raw("\"");
+        self.word("cipher", tls.cipher);
+        self.word("group", tls.group);
+        if let Some(sni) = &tls.sni {
+            self.text("sni", sni.as_bytes(), HELO_CAP, true);
+        }
+        self.number("certificate", tls.certificate);
+        self.raw("}");
+    }
+
     /// A JSON string. What [`text::pieces`] gives holds no controls, so that quotes and backslashes are all there is to
     /// escape (RFC 8259 §7).
     fn string(&mut self, bytes: &[u8], cap: usize, wire: bool) {
@@ -188,6 +205,26 @@ mod tests {
         let mut out = Vec::new();
         write(&mut out, visit);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn tls_that_ended_here() {
+        let facts = Facts {
+            version: "TLSv1.3",
+            cipher: "TLS_AES_256_GCM_SHA384",
+            group: "X25519MLKEM768",
+            sni: Some("mx.example.org".into()),
+            certificate: false,
+        };
+        let record: Value = serde_json::from_str(&line(&Visit { tls: Some(facts), ..relayed() })).unwrap();
+        let tls = serde_json::json!({
+            "version": "TLSv1.3",
+            "cipher": "TLS_AES_256_GCM_SHA384",
+            "group": "X25519MLKEM768",
+            "sni": "mx.example.org",
+            "certificate": false,
+        });
+        assert_eq!(record["tls"], tls);
     }
 
     #[test]

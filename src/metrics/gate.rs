@@ -10,6 +10,7 @@ use prometheus::{
 use super::register;
 use crate::journal::{Outcome, Recognition, Visit, action_name};
 use crate::screen::{Action, Early, Test};
+use crate::tls::HandshakeFailure;
 
 /// Where a session is, as far as it costs something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +38,8 @@ pub enum BackendFailure {
     Protocol,
     /// It closed or reset the connection.
     Closed,
+    /// TLS with it did not come about.
+    Tls,
 }
 
 /// Why a connection could not be accepted.
@@ -66,7 +69,7 @@ words! {
     State { Parked => "parked", Dialogue => "dialogue", Relay => "relay" }
     BackendFailure {
         Resolve => "resolve", Connect => "connect", Timeout => "timeout", Refused => "refused",
-        Protocol => "protocol", Closed => "closed",
+        Protocol => "protocol", Closed => "closed", Tls => "tls",
     }
     AcceptError { Connection => "connection", Resources => "resources", Listener => "listener" }
 }
@@ -90,6 +93,7 @@ pub(super) struct Families {
     auth: IntCounterVec,
     bytes: IntCounterVec,
     accept_errors: IntCounterVec,
+    handshakes: IntCounterVec,
 }
 
 /// The counters of one gate. Each verb is an atomic addition.
@@ -101,7 +105,7 @@ pub struct Gate {
     pregreet: Each<Early, IntCounter, { Early::ALL.len() }>,
     connections: IntCounter,
     saved: IntCounter,
-    failures: Each<BackendFailure, IntCounter, 6>,
+    failures: Each<BackendFailure, IntCounter, 7>,
     sessions: Each<State, IntGauge, 3>,
     parked: Histogram,
     handoff: Histogram,
@@ -111,6 +115,8 @@ pub struct Gate {
     bytes_in: IntCounter,
     bytes_out: IntCounter,
     accept_errors: Each<AcceptError, IntCounter, 3>,
+    handshakes: IntCounter,
+    handshakes_failed: Each<HandshakeFailure, IntCounter, { HandshakeFailure::ALL.len() }>,
 }
 
 /// One metric for each word of a closed enum. A handful, looked at one after the other.
@@ -184,6 +190,14 @@ impl Gate {
     /// A connection could not be accepted.
     pub fn accept_failed(&self, error: AcceptError) {
         self.accept_errors.count(error);
+    }
+
+    /// A TLS handshake with a client is over; why it failed, if it did.
+    pub fn tls_handshake(&self, failure: Option<HandshakeFailure>) {
+        match failure {
+            None => self.handshakes.inc(),
+            Some(failure) => self.handshakes_failed.count(failure),
+        }
     }
 
     fn add(&self, state: State, n: i64) {
@@ -282,6 +296,11 @@ impl Families {
                 "Connections that could not be accepted, by whose fault.",
                 &["gate", "kind"],
             ),
+            handshakes: counter(
+                "tls_handshakes_total",
+                "TLS handshakes with clients, by what came of them.",
+                &["gate", "result"],
+            ),
         }
     }
 
@@ -308,6 +327,8 @@ impl Families {
             bytes_in: with(&self.bytes, "in"),
             bytes_out: with(&self.bytes, "out"),
             accept_errors: Each::new(AcceptError::ALL, |kind| with(&self.accept_errors, kind.name())),
+            handshakes: with(&self.handshakes, "ok"),
+            handshakes_failed: Each::new(HandshakeFailure::ALL, |kind| with(&self.handshakes, kind.name())),
         }
     }
 }

@@ -12,7 +12,7 @@ mod gate;
 mod sources;
 
 pub use gate::{AcceptError, BackendFailure, Gate, Presence, State};
-pub use sources::{Sources, ZoneState};
+pub use sources::{CertificateState, Sources, ZoneState};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -196,6 +196,10 @@ mod tests {
         metrics.reload_succeeded(Timestamp::from_seconds(1_700_000_000));
         metrics.sources().set_ledger_entries(|| 42);
         metrics.sources().set_journal_lost(|| 3);
+        metrics.sources().set_certificates(|| {
+            let of = |not_after| CertificateState { gate: "mx".into(), name: "mx.example".into(), not_after };
+            vec![of(1_900_000_000), of(1_800_000_000)]
+        });
         metrics.sources().set_zones(|| {
             let results = vec![("listed", 5), ("clear", 7)];
             vec![
@@ -225,6 +229,8 @@ mod tests {
             "auth_total",
             "bytes_total",
             "accept_errors_total",
+            "tls_handshakes_total",
+            "tls_certificate_not_after_timestamp_seconds",
             "dnsbl_queries_total",
             "dnsbl_zone_up",
             "ledger_entries",
@@ -313,12 +319,17 @@ mod tests {
         gate.handed_off(Duration::from_millis(3));
         gate.backend_failed(BackendFailure::Refused);
         gate.accept_failed(AcceptError::Resources);
+        gate.tls_handshake(None);
+        gate.tls_handshake(Some(crate::tls::HandshakeFailure::NotTls));
         for (series, n) in [
             ("gatepost_pregreet_total{class=\"proxy-header\",gate=\"mx\"}", 1.0),
             ("gatepost_parked_duration_seconds_sum{gate=\"mx\"}", 6.0),
             ("gatepost_handoff_duration_seconds_count{gate=\"mx\"}", 1.0),
             ("gatepost_backend_failures_total{gate=\"mx\",kind=\"refused\"}", 1.0),
             ("gatepost_accept_errors_total{gate=\"mx\",kind=\"resources\"}", 1.0),
+            ("gatepost_tls_handshakes_total{gate=\"mx\",result=\"ok\"}", 1.0),
+            ("gatepost_tls_handshakes_total{gate=\"mx\",result=\"not-tls\"}", 1.0),
+            ("gatepost_tls_handshakes_total{gate=\"mx\",result=\"timeout\"}", 0.0),
         ] {
             assert_eq!(value(&metrics, series), n, "{series}");
         }
@@ -343,6 +354,8 @@ mod tests {
         let metrics = full();
         assert_eq!(value(&metrics, "gatepost_ledger_entries"), 42.0);
         assert_eq!(value(&metrics, "gatepost_journal_lost_total"), 3.0);
+        let ends = "gatepost_tls_certificate_not_after_timestamp_seconds{gate=\"mx\",name=\"mx.example\"}";
+        assert_eq!(value(&metrics, ends), 1_800_000_000.0, "of two for one name, the one that ends first");
         let listed = "gatepost_dnsbl_queries_total{result=\"listed\",zone=\"list.example\"}";
         assert_eq!(value(&metrics, listed), 10.0, "two sites of one display name are one zone");
         assert_eq!(value(&metrics, "gatepost_dnsbl_zone_up{zone=\"list.example\"}"), 0.0, "up if both are");

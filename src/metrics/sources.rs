@@ -23,6 +23,17 @@ pub struct ZoneState {
     pub results: Vec<(&'static str, u64)>,
 }
 
+/// When a certificate ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CertificateState {
+    /// The gate that shows it.
+    pub gate: Arc<str>,
+    /// The first name that it is for: from a file of the operator's.
+    pub name: String,
+    /// When it ends, in seconds since 1970.
+    pub not_after: u64,
+}
+
 /// What tells a figure.
 type Ask<T> = Arc<dyn Fn() -> T + Send + Sync>;
 
@@ -30,6 +41,7 @@ type Ask<T> = Arc<dyn Fn() -> T + Send + Sync>;
 #[derive(Default)]
 pub struct Sources {
     zones: Mutex<Option<Ask<Vec<ZoneState>>>>,
+    certificates: Mutex<Option<Ask<Vec<CertificateState>>>>,
     ledger_entries: Mutex<Option<Ask<u64>>>,
     journal_lost: Mutex<Option<Ask<u64>>>,
 }
@@ -44,6 +56,11 @@ impl Sources {
     /// Who knows of the DNS lists.
     pub fn set_zones(&self, ask: impl Fn() -> Vec<ZoneState> + Send + Sync + 'static) {
         *self.zones.lock() = Some(Arc::new(ask));
+    }
+
+    /// Who knows of the gates' certificates.
+    pub fn set_certificates(&self, ask: impl Fn() -> Vec<CertificateState> + Send + Sync + 'static) {
+        *self.certificates.lock() = Some(Arc::new(ask));
     }
 
     /// Who knows how many clients are remembered.
@@ -70,6 +87,7 @@ pub(super) struct Asked(pub(super) Arc<Sources>);
 struct Told {
     queries: IntCounterVec,
     up: IntGaugeVec,
+    not_after: IntGaugeVec,
     entries: IntGauge,
     lost: IntCounter,
 }
@@ -79,11 +97,16 @@ impl Told {
     fn new() -> Self {
         let queries = Opts::new("dnsbl_queries_total", "Questions to DNS lists, by what came of them.");
         let up = Opts::new("dnsbl_zone_up", "Whether a DNS list is asked: 0 while it is taken out.");
+        let not_after = Opts::new(
+            "tls_certificate_not_after_timestamp_seconds",
+            "When a certificate ends, in seconds since 1970-01-01 00:00 UTC.",
+        );
         let entries = Opts::new("ledger_entries", "Clients that are remembered.");
         let lost = Opts::new("journal_lost_total", "Journal records that could not be written.");
         Self {
             queries: IntCounterVec::new(queries, &["zone", "result"]).expect("a valid counter"),
             up: IntGaugeVec::new(up, &["zone"]).expect("a valid gauge"),
+            not_after: IntGaugeVec::new(not_after, &["gate", "name"]).expect("a valid gauge"),
             entries: IntGauge::with_opts(entries).expect("a valid gauge"),
             lost: IntCounter::with_opts(lost).expect("a valid counter"),
         }
@@ -103,6 +126,19 @@ impl Told {
         }
         [self.queries.collect(), self.up.collect()].concat()
     }
+
+    /// Of two certificates of a gate for one name, the one that ends first.
+    fn certificates(&self, certificates: Vec<CertificateState>) -> Vec<MetricFamily> {
+        let mut ends = BTreeMap::<(Arc<str>, String), u64>::new();
+        for CertificateState { gate, name, not_after } in certificates {
+            ends.entry((gate, name)).and_modify(|end| *end = (*end).min(not_after)).or_insert(not_after);
+        }
+        for ((gate, name), end) in ends {
+            let gauge = self.not_after.with_label_values(&[&*gate, name.as_str()]);
+            gauge.set(i64::try_from(end).unwrap_or(i64::MAX));
+        }
+        self.not_after.collect()
+    }
 }
 
 impl Collector for Asked {
@@ -116,6 +152,9 @@ impl Collector for Asked {
         let mut families = Vec::new();
         if let Some(zones) = ask(&self.0.zones) {
             families.extend(told.zones(zones));
+        }
+        if let Some(certificates) = ask(&self.0.certificates) {
+            families.extend(told.certificates(certificates));
         }
         if let Some(entries) = ask(&self.0.ledger_entries) {
             told.entries.set(i64::try_from(entries).unwrap_or(i64::MAX));

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::buffer::SIZE;
-use super::ending::{End, Event, Tally, Wait};
+use super::ending::{End, Event, ProtocolFault, Tally, Wait};
 use super::flow::Flow;
 use super::machine::{Machine, Step};
 use super::waits::{self, Waits};
@@ -63,7 +63,7 @@ pub async fn run<C: Wire, B: Wire>(
     let mut relay = Relay {
         up: Flow::new(&client_bytes, SIZE),
         down: Flow::new(&backend_bytes, REPLY_LIMIT),
-        machine: Machine::new(settings, opening),
+        machine: Machine::with_tls(settings, opening, client.tls()),
         settings,
         on_event,
         waits: Waits::default(),
@@ -83,6 +83,12 @@ pub async fn run<C: Wire, B: Wire>(
             });
             match turn.await {
                 Turn::Over(end) => break end,
+                // The machine has seen to it that nothing said in the clear is left to be read under TLS.
+                Turn::StartTls if !relay.up.is_empty() => break End::ProtocolFault(ProtocolFault::BehindStartTls),
+                Turn::StartTls => match client.start_tls().await {
+                    Ok(()) => relay.machine.tls_begun(),
+                    Err(_) => break End::NoTls,
+                },
                 Turn::Unwatched => {
                     if let Some(end) = relay.splice(client.tcp(), backend.tcp()).await {
                         break end;
@@ -103,6 +109,8 @@ enum Turn {
     Over(End),
     /// Nothing is held and nothing is to be watched: the kernel can do the rest.
     Unwatched,
+    /// The client has its 220: its side is to become a TLS connection.
+    StartTls,
 }
 
 /// The two connections.
@@ -172,6 +180,9 @@ impl<E: FnMut(Event)> Relay<'_, E> {
             if self.machine.is_opaque() {
                 self.pass_on_ends(cx, ends)?;
             }
+            if self.machine.is_upgrading() && !self.down.is_blocked() {
+                return Err(Turn::StartTls);
+            }
             if !moved {
                 return Ok(());
             }
@@ -180,7 +191,12 @@ impl<E: FnMut(Event)> Relay<'_, E> {
 
     /// Reads once from each side, as far as there is room.
     fn read<C: Wire, B: Wire>(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_, C, B>) -> Result<bool, Turn> {
-        let from_client = match self.up.poll_read(cx, ends.client) {
+        // What the client says behind our 220 to STARTTLS is for the handshake to read.
+        let from_client = match self.machine.is_upgrading() {
+            true => Poll::Pending,
+            false => self.up.poll_read(cx, ends.client),
+        };
+        let from_client = match from_client {
             Poll::Ready(Ok(_)) => true,
             Poll::Ready(Err(_)) => return Err(Turn::Over(self.torn(End::ClientReset))),
             Poll::Pending => false,
@@ -211,8 +227,8 @@ impl<E: FnMut(Event)> Relay<'_, E> {
                 match self.machine.backend_step(self.down.unseen(), self.down.eof, waiting) {
                     Step::Pass(count) => self.down.pass(count),
                     Step::Replace { take, with } => self.down.replace(take, &with),
-                    // Of the backend's bytes, the machine never says the other two.
-                    Step::Wait | Step::Hold | Step::Answer { .. } | Step::Drop(_) => break,
+                    // Of the backend's bytes, the machine never says the other three.
+                    Step::Wait | Step::Hold | Step::Answer { .. } | Step::Drop(_) | Step::StartTls => break,
                     Step::Close(end) => return Err(end),
                 }
                 moved = true;
@@ -227,7 +243,7 @@ impl<E: FnMut(Event)> Relay<'_, E> {
                         self.down.replace(0, with);
                     }
                     Step::Drop(take) => self.up.replace(take, b""),
-                    Step::Wait | Step::Hold => break,
+                    Step::Wait | Step::Hold | Step::StartTls => break,
                     Step::Close(end) => return Err(end),
                 }
                 moved = true;
@@ -310,7 +326,6 @@ impl<E: FnMut(Event)> Relay<'_, E> {
     }
 
     /// Lets the kernel move the bytes to the end. `None`: it cannot, go on here.
-    /// Lets the kernel move the bytes to the end. `None`: it cannot, go on here.
     #[cfg(target_os = "linux")]
     async fn splice(&mut self, client: Option<&TcpStream>, backend: Option<&TcpStream>) -> Option<End> {
         use super::splice::{Done, splice};
@@ -334,7 +349,7 @@ impl<E: FnMut(Event)> Relay<'_, E> {
 
     /// Brings the client what has been said to it, and closes.
     async fn part(&mut self, client: &mut impl Wire, end: End) {
-        if matches!(end, End::ClientReset | End::Opaque | End::TimedOut(Wait::ClientWrite | Wait::Idle)) {
+        if matches!(end, End::ClientReset | End::NoTls | End::Opaque | End::TimedOut(Wait::ClientWrite | Wait::Idle)) {
             return;
         }
         let said = timeout(self.settings.timeouts.write, poll_fn(|cx| say_last(cx, client, &mut self.down))).await;

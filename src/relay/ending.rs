@@ -104,6 +104,8 @@ pub enum End {
     TimedOut(Wait),
     /// gatepost is going down.
     Shutdown,
+    /// The client asked for TLS here, and the handshake failed.
+    NoTls,
     /// After TLS had begun, both sides closed, or one of them reset.
     Opaque,
 }
@@ -138,6 +140,8 @@ pub enum ProtocolFault {
     BehindStartTls,
     /// Bytes behind DATA before its reply, which was a refusal.
     BehindData,
+    /// DATA where TLS has begun and EHLO is due: what follows could be mail data or commands.
+    NoHello,
     /// A bare LF in mail data, where that is refused.
     BareLf,
 }

@@ -12,7 +12,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -32,6 +32,8 @@ pub(super) struct Flow {
     out: Buffer,
     /// How large the input may become.
     limit: usize,
+    /// Whether what was written may still be held by the side that it was written to, as TLS does.
+    unflushed: bool,
     /// Whether the side that is read has closed.
     pub(super) eof: bool,
     /// Whether the side that is written has been told of that.
@@ -45,7 +47,7 @@ impl Flow {
     pub(super) fn new(unread: &[u8], limit: usize) -> Self {
         let mut input = Buffer::default();
         input.append(unread);
-        Self { input, passed: 0, out: Buffer::default(), limit, eof: false, shut: false, written: 0 }
+        Self { input, passed: 0, out: Buffer::default(), limit, unflushed: false, eof: false, shut: false, written: 0 }
     }
 
     /// What has been read and not been dealt with.
@@ -53,8 +55,12 @@ impl Flow {
         self.input.bytes().get(self.passed..).unwrap_or_default()
     }
 
-    /// Whether anything waits to be written.
+    /// Whether anything waits to be written, or to leave where it was written to.
     pub(super) fn is_blocked(&self) -> bool {
+        self.has_more() || self.unflushed
+    }
+
+    fn has_more(&self) -> bool {
         self.passed > 0 || !self.out.is_empty()
     }
 
@@ -94,6 +100,7 @@ impl Flow {
         self.out.consume(self.out.len());
         self.input.consume(self.passed);
         self.passed = 0;
+        self.unflushed = false;
     }
 
     /// Reads once. `Pending` also where there is no room, or nothing more to come.
@@ -124,7 +131,7 @@ impl Flow {
         }
     }
 
-    /// Writes once. `Pending` also where there is nothing to write.
+    /// Writes once, and flushes when that was all. `Pending` also where there is nothing to write.
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -132,23 +139,35 @@ impl Flow {
     ) -> Poll<io::Result<()>> {
         let passed = self.input.bytes().get(..self.passed).unwrap_or_default();
         let polled = match (self.out.is_empty(), passed.is_empty()) {
+            (true, true) if self.unflushed => return self.poll_flush(cx, to),
             (true, true) => return Poll::Pending,
-            (true, false) => Pin::new(to).poll_write(cx, passed),
-            (false, true) => Pin::new(to).poll_write(cx, self.out.bytes()),
+            (true, false) => Pin::new(&mut *to).poll_write(cx, passed),
+            (false, true) => Pin::new(&mut *to).poll_write(cx, self.out.bytes()),
             (false, false) => {
-                Pin::new(to).poll_write_vectored(cx, &[IoSlice::new(self.out.bytes()), IoSlice::new(passed)])
+                Pin::new(&mut *to).poll_write_vectored(cx, &[IoSlice::new(self.out.bytes()), IoSlice::new(passed)])
             }
         };
-        polled.map(|written| match written? {
-            0 => Err(io::ErrorKind::WriteZero.into()),
-            count => {
-                let of_out = count.min(self.out.len());
-                self.out.consume(of_out);
-                self.input.consume(count - of_out);
-                self.passed = self.passed.saturating_sub(count - of_out);
-                self.written += count as u64;
-                Ok(())
-            }
-        })
+        let count = match ready!(polled)? {
+            0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            count => count,
+        };
+        let of_out = count.min(self.out.len());
+        self.out.consume(of_out);
+        self.input.consume(count - of_out);
+        self.passed = self.passed.saturating_sub(count - of_out);
+        self.written += count as u64;
+        self.unflushed = true;
+        if !self.has_more()
+            && let Poll::Ready(Err(error)) = self.poll_flush(cx, to)
+        {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Unpin)) -> Poll<io::Result<()>> {
+        ready!(Pin::new(to).poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
     }
 }

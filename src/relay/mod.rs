@@ -9,6 +9,7 @@
 //! | [`machine`] | the protocol: bytes in from either side, bytes out to either side, no I/O and no clock |
 //! | `own`, `outstanding` | what gatepost says itself; whose turn it is to answer |
 //! | [`ending`] | what a relay tells of itself: events, tallies, how it ended |
+//! | `tls` | where TLS with the client ends, and what it may be offered because of that |
 //! | `driver`, `flow`, `buffer`, `waits` | the machine between two sockets: reading, writing, back-pressure, deadlines |
 //! | `splice` | what is left when nothing is to be watched: the kernel moves the bytes |
 
@@ -21,6 +22,7 @@ mod outstanding;
 mod own;
 #[cfg(target_os = "linux")]
 mod splice;
+mod tls;
 mod waits;
 mod wire;
 
@@ -29,7 +31,8 @@ use std::time::Duration;
 use crate::smtp::ehlo::Keywords;
 
 pub use self::driver::{Ending, Sides, run};
-pub use self::wire::Wire;
+pub use self::tls::Tls;
+pub use self::wire::{NoTls, Wire};
 pub use crate::smtp::data::BareNewline;
 
 /// How a dialogue is followed.

@@ -23,6 +23,8 @@ pub(super) enum Due {
     LastChunk,
     Auth,
     StartTls,
+    /// Our own 220 to STARTTLS.
+    BeginTls,
     Rset,
     Quit,
     /// A command whose answer changes nothing.

@@ -1,7 +1,11 @@
 //! What a relay runs on: sockets, and streams in memory.
 
+use std::future::{Future, ready};
+
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
+
+use super::Tls;
 
 /// One side's connection.
 pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {
@@ -9,7 +13,22 @@ pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {
     fn tcp(&self) -> Option<&TcpStream> {
         None
     }
+
+    /// Where TLS ends on this side. Asked of the client's side only.
+    fn tls(&self) -> Tls {
+        Tls::EndToEnd
+    }
+
+    /// Becomes a TLS connection in place, as the server of it; said only where TLS [is offered](Tls::is_offered). All that
+    /// was written has been flushed, and no byte has been read that the handshake could need. It keeps its own deadline.
+    fn start_tls(&mut self) -> impl Future<Output = Result<(), NoTls>> + Send {
+        ready(Err(NoTls))
+    }
 }
+
+/// No TLS came about. Why, only the connection knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoTls;
 
 impl Wire for TcpStream {
     fn tcp(&self) -> Option<&TcpStream> {
@@ -22,5 +41,13 @@ impl Wire for DuplexStream {}
 impl<W: Wire> Wire for &mut W {
     fn tcp(&self) -> Option<&TcpStream> {
         (**self).tcp()
+    }
+
+    fn tls(&self) -> Tls {
+        (**self).tls()
+    }
+
+    fn start_tls(&mut self) -> impl Future<Output = Result<(), NoTls>> + Send {
+        (**self).start_tls()
     }
 }

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use super::connection::{self, Connection};
 use super::departure::{self, Report, depart};
 use super::dialogue::{Decision, Dialogue};
 use super::handoff::{self, Handoff, Ready};
@@ -19,7 +20,7 @@ use super::pregreet::Stranger;
 use super::{Guest, House, greeting, refusal};
 use crate::journal::{Outcome, Stage};
 use crate::metrics::{BackendFailure, State};
-use crate::relay::ending::{AuthOutcome, Event, Tally};
+use crate::relay::ending::{AuthOutcome, End, Event, Tally};
 use crate::relay::{self, Sides, Wire};
 use crate::screen::{Evidence, Screen, Test, Verdict};
 
@@ -44,7 +45,11 @@ pub(super) fn spawn_known(house: Arc<House>, guest: Guest, screen: Option<Screen
     let tasks = house.tasks.clone();
     tasks.spawn(async move {
         let _ = client.set_nodelay(true);
-        direct(&house, guest, Report { screen, ..Report::default() }, false, client).await;
+        let report = Report { screen, ..Report::default() };
+        let client = Connection::new(client, &guest.gate);
+        if let Some((guest, report, client)) = secured(&house, guest, report, client).await {
+            direct(&house, guest, report, false, client).await;
+        }
     });
 }
 
@@ -59,12 +64,45 @@ pub(super) async fn stranger_visit<C: Wire>(house: &House, stranger: Stranger, c
     let Stranger { guest, screen, teased, said } = stranger;
     let needs_dialogue = screen.needs_dialogue();
     let report = Report { screen: Some(screen), said, ..Report::default() };
+    let client = Connection::new(client, &guest.gate);
+    let Some((guest, report, client)) = secured(house, guest, report, client).await else { return };
     if needs_dialogue {
         Box::pin(screened(house, guest, report, client)).await;
     } else {
         conclude(house, &guest, &report);
         direct(house, guest, report, teased, client).await;
     }
+}
+
+/// Where TLS comes first, the handshake. One that fails costs its deadline and a line in the journal.
+async fn secured<C: Wire>(
+    house: &House,
+    guest: Guest,
+    mut report: Report,
+    mut client: Connection<C>,
+) -> Option<(Guest, Report, Connection<C>)> {
+    if !guest.gate.settings.tls.is_first() {
+        return Some((guest, report, client));
+    }
+    tokio::select! {
+        biased;
+        () = house.cut.cancelled() => {
+            depart(house, guest, Stage::Arrival, Outcome::Shutdown, report);
+            return None;
+        }
+        begun = client.start_tls() => {
+            if begun.is_ok() {
+                return Some((guest, report, client));
+            }
+        }
+    }
+    if let Some(screen) = &report.screen {
+        departure::remember(house, &guest, &screen.abandon(house.clock.now()));
+    }
+    report.note = client.failure().map(|failure| failure.to_string());
+    let outcome = client.failure().map_or(Outcome::ProtocolFault, connection::outcome);
+    depart(house, guest, Stage::Arrival, outcome, report);
+    None
 }
 
 /// Measures a replay.
@@ -84,9 +122,9 @@ fn conclude(house: &House, guest: &Guest, report: &Report) {
 }
 
 /// Handed off before a word was said: the backend's own greeting is the client's.
-async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased: bool, mut client: C) {
+async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased: bool, mut client: Connection<C>) {
     let decided = Instant::now();
-    match handoff::direct(&guest, teased).await {
+    match handoff::direct(&guest, client.facts(), teased).await {
         Ok(ready) => {
             guest.gate.metrics.handed_off(decided.elapsed());
             relayed(house, guest, report, client, ready, Vec::new()).await;
@@ -95,6 +133,7 @@ async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased
             guest.gate.metrics.backend_failed(failure.kind());
             report.note = Some(failure.to_string());
             report.backend = failure.reached();
+            report.tls = client.facts().cloned();
             if teased {
                 // A greeting that was begun has to be finished (“220-” cannot become 421): the 421 answers the first
                 // command.
@@ -114,7 +153,7 @@ async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased
 }
 
 /// gatepost speaks with the client itself, until the point of decision.
-async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut client: C) {
+async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut client: Connection<C>) {
     if let Some(presence) = &mut guest.presence {
         presence.moves_to(State::Dialogue);
     }
@@ -128,7 +167,7 @@ async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut 
             Decision::HandOff => {
                 // It has passed, whatever becomes of the backend now: its retry need not wait again.
                 conclude(house, &guest, &dialogue.report);
-                match timed(&guest, handoff::replay(&guest, dialogue.replay())).await {
+                match timed(&guest, handoff::replay(&guest, dialogue.client.facts(), dialogue.replay())).await {
                     Handoff::Ready(ready) => {
                         let (report, inbox) = dialogue.leave();
                         return relayed(house, guest, report, client, ready, inbox).await;
@@ -152,7 +191,13 @@ async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut 
             }
         }
     };
-    let (report, _) = dialogue.leave();
+    let (mut report, _) = dialogue.leave();
+    report.tls = client.facts().cloned();
+    let mut outcome = outcome;
+    if let Some(failure) = client.failure() {
+        report.note = Some(failure.to_string());
+        outcome = if outcome == Outcome::Refused { outcome } else { connection::outcome(failure) };
+    }
     if let Some(screen) = &report.screen {
         let now = house.clock.now();
         let decided = !report.to.is_empty();
@@ -168,7 +213,7 @@ async fn relayed<C: Wire>(
     house: &House,
     mut guest: Guest,
     mut report: Report,
-    client: C,
+    mut client: Connection<C>,
     ready: Ready,
     client_bytes: Vec<u8>,
 ) {
@@ -177,7 +222,7 @@ async fn relayed<C: Wire>(
     if let Some(presence) = &mut guest.presence {
         presence.moves_to(State::Relay);
     }
-    let sides = Sides { client, client_bytes, backend, backend_bytes };
+    let sides = Sides { client: &mut client, client_bytes, backend, backend_bytes };
     let settings = &guest.gate.settings.relay;
     let drained = house.draining.cancelled();
     // A client that tries AUTH where none is offered is found out here too, if it was let through before.
@@ -195,6 +240,7 @@ async fn relayed<C: Wire>(
         () = house.cut.cancelled() => {
             report.note = Some("cut off: it did not end in the time that a stop gives".to_owned());
             report.tally = so_far;
+            report.tls = client.facts().cloned();
             return depart(house, guest, Stage::Relay, Outcome::Shutdown, report);
         }
     };
@@ -206,9 +252,13 @@ async fn relayed<C: Wire>(
     if let Some(fault) = handoff::fault(&ending.end) {
         guest.gate.metrics.backend_failed(fault);
     }
-    report.note = handoff::note(&ending.end);
+    let failure = client.failure().filter(|_| ending.end == End::NoTls);
+    report.note = failure.map(|failure| failure.to_string()).or_else(|| handoff::note(&ending.end));
     report.tally = ending.tally;
-    depart(house, guest, Stage::Relay, handoff::outcome(&ending.end), report);
+    report.tls = client.facts().cloned();
+    drop(client);
+    let outcome = failure.map_or_else(|| handoff::outcome(&ending.end), connection::outcome);
+    depart(house, guest, Stage::Relay, outcome, report);
 }
 
 /// Takes down what would be lost with a relay that is cut off.
@@ -224,7 +274,12 @@ fn count(tally: &mut Tally, event: Event) {
 /// Writes within the time that the gate allows for it.
 pub(super) async fn say<C: Wire>(guest: &Guest, client: &mut C, bytes: &[u8]) -> io::Result<()> {
     let wait = guest.gate.settings.relay.timeouts.write;
-    match timeout(wait, client.write_all(bytes)).await {
+    let said = async {
+        client.write_all(bytes).await?;
+        // TLS may hold what it has taken.
+        client.flush().await
+    };
+    match timeout(wait, said).await {
         Ok(written) => written,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }

@@ -9,6 +9,7 @@ use crate::addr::ClientKey;
 use crate::journal::{Finding, Outcome, Stage, Visit};
 use crate::relay::ending::Tally;
 use crate::screen::{Conclusion, Screen, Test};
+use crate::tls::Facts;
 
 /// What the stages have learned of a visit that only its end needs.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub(super) struct Report {
     pub from: Option<Box<[u8]>>,
     /// The first forward-paths.
     pub to: Vec<Box<[u8]>>,
+    /// What was agreed on with it, where TLS ended here.
+    pub tls: Option<Facts>,
     /// Whether the backend was connected to.
     pub backend: bool,
     /// What the relay counted.
@@ -65,6 +68,7 @@ pub(super) fn depart(house: &House, guest: Guest, stage: Stage, outcome: Outcome
         helo: report.helo,
         from: report.from,
         to: report.to,
+        tls: report.tls,
         backend: report.backend,
         accepted: u32::try_from(report.tally.messages).unwrap_or(u32::MAX),
         auth: (report.tally.auth_successes, report.tally.auth_failures),

@@ -1,14 +1,15 @@
 //! Dialogue: gatepost speaks SMTP with a stranger itself, until the point of decision.
 //!
-//! That point is its first RCPT; its STARTTLS, where the backend offers that (TLS is between the two of them); its AUTH,
-//! where that is offered. PIPELINING is not, so talking out of turn is evidence. A client that has failed under `enforce`
+//! That point is its first RCPT; its STARTTLS, where TLS is between the backend and it; its AUTH, where that is offered.
+//! Where TLS ends here, STARTTLS decides nothing: the dialogue begins anew under it, all that was said before forgotten. PIPELINING is not, so talking out of turn is evidence. A client that has failed under `enforce`
 //! stays here to its end: every recipient is refused, and what it wanted is journalled.
 //!
 //! ```text
 //!  greet ─► listen ─┬─ RCPT, STARTTLS, AUTH ─┬─ passed ─► HandOff ──(the backend refuses EHLO or MAIL)──┐
 //!            ▲  ▲   │                        └─ failed ─► refusal ─┐                                    │
 //!            │  └───┼──────────────────────────────────────────────┴────────────────────────────────────┘
-//!            └──────┴─ anything else ─► reply
+//!            ├──────┴─ anything else ─► reply
+//!            └───────── STARTTLS that ends here ─► 220, handshake
 //!                      QUIT, a drop, a limit, a deadline, hang-up, shutdown ─► Over
 //! ```
 
@@ -20,7 +21,7 @@ use super::refusal::{self, Manner};
 use super::{Guest, House, attend, greeting};
 use crate::backend::Presence;
 use crate::journal::Outcome;
-use crate::relay::Wire;
+use crate::relay::{self, Wire};
 use crate::screen::helo;
 use crate::screen::not_smtp::not_smtp;
 use crate::screen::{Evidence, Screen, Test, Verdict};
@@ -63,7 +64,7 @@ pub(super) enum Decision {
 pub(super) struct Dialogue<'a, C> {
     house: &'a House,
     guest: &'a Guest,
-    client: &'a mut C,
+    pub client: &'a mut C,
     pub report: Report,
     inbox: Vec<u8>,
     hello: Option<Hello>,
@@ -97,6 +98,8 @@ enum Reaction {
     SayLast(Vec<u8>, Outcome),
     /// The backend is to answer.
     HandOff,
+    /// TLS is to begin, here.
+    StartTls,
 }
 
 impl<'a, C: Wire> Dialogue<'a, C> {
@@ -133,6 +136,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             mail: mail.map(|mail| &*mail.line),
             told: self.told,
             used: mail.map(|mail| mail.used).unwrap_or_default().or(self.asked),
+            tls: self.client.tls(),
         }
     }
 
@@ -178,6 +182,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         }
         match reaction {
             Reaction::HandOff => Decision::HandOff,
+            Reaction::StartTls => self.begin_tls().await,
             Reaction::SayLast(reply, outcome) => {
                 self.say_last(&reply).await;
                 Decision::Over(outcome)
@@ -192,6 +197,29 @@ impl<'a, C: Wire> Dialogue<'a, C> {
                     None => self.say(&reply).await,
                 }
             }
+        }
+    }
+
+    /// Answers STARTTLS, and goes over to TLS. Nothing is in the inbox but that command, which has been taken: nothing
+    /// that was said in the clear is there to be read after it.
+    async fn begin_tls(&mut self) -> Decision {
+        match self.say(&reply_of(220, Enhanced(2, 0, 0), "Ready to start TLS")).await {
+            Decision::Listen => {}
+            over => return over,
+        }
+        self.hello = None;
+        self.mail = None;
+        self.told = Keywords::NONE;
+        self.asked = Keywords::NONE;
+        let begun = tokio::select! {
+            biased;
+            () = self.house.cut.cancelled() => return Decision::Over(Outcome::Shutdown),
+            begun = self.client.start_tls() => begun,
+        };
+        match begun {
+            Ok(()) => Decision::Listen,
+            // What went wrong, the connection knows.
+            Err(_) => Decision::Over(self.outcome_of_refusal(Outcome::ProtocolFault)),
         }
     }
 
@@ -287,6 +315,11 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         if let Some(test) = drop {
             return self.dropped(test);
         }
+        if more && matches!(command, Command::StartTls) && self.can_begin_tls() {
+            // Said in the clear, to be read as if it had been said under TLS (CVE-2011-0411).
+            let reply = reply_of(554, Enhanced(5, 5, 0), "Input behind STARTTLS");
+            return Reaction::SayLast(reply, self.outcome_of_refusal(Outcome::ProtocolFault));
+        }
         // Whatever the tests make of it: what is replayed to the backend has no control characters in it.
         if facts.bare_cr || facts.nul || facts.control {
             return error(500, Enhanced(5, 5, 2), "Syntax error: control character in a command");
@@ -377,7 +410,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         if !extended {
             return Reaction::Say(plain(250, hostname), false);
         }
-        let offer = offer.unwrap_or_default();
+        let offer = self.client.tls().shown(offer.as_deref().cloned().unwrap_or_default());
         let keep = if self.guest.gate.settings.relay.auth { OFFERED.with(Keyword::Auth) } else { OFFERED };
         self.told = offer.keywords.and(keep);
         let mut reply = Vec::with_capacity(256);
@@ -431,6 +464,9 @@ impl<'a, C: Wire> Dialogue<'a, C> {
                 Some(reply) => Reaction::Say(reply, true),
             };
         }
+        if self.guest.gate.settings.relay.auth && self.client.tls().bars_auth() {
+            return error(538, Enhanced(5, 7, 11), "STARTTLS first: AUTH needs TLS here");
+        }
         if !self.guest.gate.settings.relay.auth
             && let Some(test) = self.observe(Evidence::TriedAuth)
         {
@@ -440,10 +476,14 @@ impl<'a, C: Wire> Dialogue<'a, C> {
     }
 
     fn starttls(&mut self) -> Reaction {
-        if !self.told.has(Keyword::StartTls) {
+        if self.client.tls() == relay::Tls::Begun {
+            error(503, Enhanced(5, 5, 1), "TLS has begun already")
+        } else if !self.told.has(Keyword::StartTls) {
             error(502, Enhanced(5, 5, 1), "STARTTLS is not offered here")
         } else if self.has_transaction() {
             error(503, Enhanced(5, 5, 1), "STARTTLS within a transaction")
+        } else if self.can_begin_tls() {
+            Reaction::StartTls
         } else if self.refusal().is_some() {
             // It is between the client and a backend that the client will not meet; without TLS it can go on to hear why.
             error(454, Enhanced(4, 7, 0), "TLS not available")
@@ -451,6 +491,11 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             self.asked = Keywords::NONE.with(Keyword::StartTls);
             Reaction::HandOff
         }
+    }
+
+    /// Whether STARTTLS, said now, would begin TLS that ends here.
+    fn can_begin_tls(&self) -> bool {
+        self.client.tls().is_offered() && self.told.has(Keyword::StartTls) && !self.has_transaction()
     }
 
     fn malformed(&mut self, verb: Verb, reason: Malformed) -> Reaction {

@@ -15,20 +15,27 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::Guest;
-use crate::backend::{Failure, next_reply};
+use crate::backend::{Connection, Dialled, Failure, next_reply};
 use crate::journal::Outcome;
 use crate::metrics::BackendFailure;
-use crate::relay::Opening;
 use crate::relay::ending::{BackendFault, End, ProtocolFault, Wait};
+use crate::relay::{self, Opening, Wire};
 use crate::smtp::ehlo::{Keywords, Offer};
 use crate::smtp::reply::{self, Code, Parsed};
+use crate::tls::Facts;
 
 /// A backend that is where the client is.
 pub(super) struct Ready {
-    pub backend: TcpStream,
+    pub backend: Connection,
     /// What it has said that the client has not heard.
     pub backend_bytes: Vec<u8>,
     pub opening: Opening,
+}
+
+impl Wire for Connection {
+    fn tcp(&self) -> Option<&TcpStream> {
+        Self::tcp(self)
+    }
 }
 
 /// What there is to replay.
@@ -43,6 +50,8 @@ pub(super) struct Replay<'a> {
     pub told: Keywords,
     /// What of that it has used.
     pub used: Keywords,
+    /// Where TLS with it ends.
+    pub tls: relay::Tls,
 }
 
 /// What came of a replay.
@@ -78,7 +87,8 @@ impl Trouble {
                 Failure::ConnectTimeout(_) | Failure::ReplyTimeout(_) => BackendFailure::Timeout,
                 Failure::Announce(_) | Failure::Broken(_) | Failure::Closed => BackendFailure::Closed,
                 Failure::Refused(_) => BackendFailure::Refused,
-                Failure::NotSmtp => BackendFailure::Protocol,
+                Failure::NotSmtp | Failure::BehindStartTls => BackendFailure::Protocol,
+                Failure::NoTls | Failure::Handshake(_) => BackendFailure::Tls,
             },
             Self::Greeting(_) => BackendFailure::Refused,
             Self::Drifted => BackendFailure::Protocol,
@@ -93,10 +103,9 @@ impl Trouble {
 
 /// For a client that has not been spoken to: the backend's greeting is still to come, and is the client's. Where a
 /// greeting has been begun with a teaser, only one that continues it will do.
-pub(super) async fn direct(guest: &Guest, teased: bool) -> Result<Ready, Trouble> {
+pub(super) async fn direct(guest: &Guest, tls: Option<&Facts>, teased: bool) -> Result<Ready, Trouble> {
     let backend = &guest.gate.backend;
-    let mut connection = backend.dial(Some(guest.visitor())).await?;
-    let mut backend_bytes = Vec::new();
+    let Dialled { mut connection, inbox: mut backend_bytes } = backend.dial(Some(guest.visitor(tls))).await?;
     if teased {
         let wait = backend.settings().reply_timeout;
         let code = next_reply(&mut connection, &mut backend_bytes, wait).await?;
@@ -108,19 +117,18 @@ pub(super) async fn direct(guest: &Guest, teased: bool) -> Result<Ready, Trouble
 }
 
 /// For a client that gatepost has spoken with.
-pub(super) async fn replay(guest: &Guest, replay: Replay<'_>) -> Handoff {
-    match try_replay(guest, &replay).await {
+pub(super) async fn replay(guest: &Guest, tls: Option<&Facts>, replay: Replay<'_>) -> Handoff {
+    match try_replay(guest, tls, &replay).await {
         Ok(handoff) => handoff,
         Err(trouble) => Handoff::Failed(trouble),
     }
 }
 
-async fn try_replay(guest: &Guest, replay: &Replay<'_>) -> Result<Handoff, Trouble> {
+async fn try_replay(guest: &Guest, tls: Option<&Facts>, replay: &Replay<'_>) -> Result<Handoff, Trouble> {
     let backend = &guest.gate.backend;
     let wait = backend.settings().reply_timeout;
-    let mut connection = backend.dial(Some(guest.visitor())).await?;
+    let Dialled { mut connection, mut inbox } = backend.dial(Some(guest.visitor(tls))).await?;
 
-    let mut inbox = Vec::new();
     let greeting = next_reply(&mut connection, &mut inbox, wait).await?;
     if greeting.number() != 220 {
         return refusal(&inbox, true);
@@ -151,13 +159,18 @@ async fn try_replay(guest: &Guest, replay: &Replay<'_>) -> Result<Handoff, Troub
         }
         take_reply(&mut inbox)?;
     }
-    let offered = replay.told.and(offer.keywords);
+    let offered = replay.told.and(replay.tls.shown(offer).keywords);
     let opening = Opening::Dialogue { offered, transaction: replay.mail.is_some() };
     Ok(Handoff::Ready(Ready { backend: connection, backend_bytes: inbox, opening }))
 }
 
 /// Sends one command, in one write, and waits for its reply; nothing may have come before.
-async fn ask(connection: &mut TcpStream, inbox: &mut Vec<u8>, parts: &[&[u8]], guest: &Guest) -> Result<Code, Failure> {
+async fn ask(
+    connection: &mut Connection,
+    inbox: &mut Vec<u8>,
+    parts: &[&[u8]],
+    guest: &Guest,
+) -> Result<Code, Failure> {
     if !inbox.is_empty() {
         // It answers what it was not asked. From here on nobody could say which reply belongs to which command.
         return Err(Failure::NotSmtp);
@@ -165,6 +178,7 @@ async fn ask(connection: &mut TcpStream, inbox: &mut Vec<u8>, parts: &[&[u8]], g
     let mut line = parts.concat();
     line.extend_from_slice(b"\r\n");
     connection.write_all(&line).await.map_err(Failure::Broken)?;
+    connection.flush().await.map_err(Failure::Broken)?;
     next_reply(connection, inbox, guest.gate.backend.settings().reply_timeout).await
 }
 
@@ -211,7 +225,7 @@ pub(super) fn outcome(end: &End) -> Outcome {
         End::BackendEof | End::BackendFault(_) => Outcome::BackendFailed,
         End::TimedOut(Wait::Reply | Wait::EndOfData | Wait::BackendWrite) => Outcome::BackendFailed,
         End::TimedOut(Wait::Command | Wait::Data | Wait::ClientWrite | Wait::Idle) => Outcome::TimedOut,
-        End::ProtocolFault(_) => Outcome::ProtocolFault,
+        End::ProtocolFault(_) | End::NoTls => Outcome::ProtocolFault,
         End::Shutdown => Outcome::Shutdown,
     }
 }
@@ -220,6 +234,7 @@ pub(super) fn outcome(end: &End) -> Outcome {
 pub(super) fn note(end: &End) -> Option<String> {
     let text = match end {
         End::Quit | End::ClientEof | End::Opaque | End::Shutdown => return None,
+        End::NoTls => "the TLS handshake failed",
         End::ClientReset => "the client broke off in the middle of something",
         End::BackendEof => "the backend closed the connection",
         End::BackendRefused(code) => return Some(format!("the backend ended it with {code}")),
@@ -239,6 +254,7 @@ pub(super) fn note(end: &End) -> Option<String> {
             ProtocolFault::AuthLine => "a line of an AUTH exchange that is none",
             ProtocolFault::BehindStartTls => "bytes in the clear behind STARTTLS",
             ProtocolFault::BehindData => "bytes behind a DATA that was refused",
+            ProtocolFault::NoHello => "DATA or BDAT without EHLO after TLS had begun",
             ProtocolFault::BareLf => "a bare LF in mail data, which is refused here",
         },
         End::TimedOut(wait) => match wait {

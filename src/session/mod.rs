@@ -18,6 +18,7 @@
 
 pub mod arrival;
 mod attend;
+mod connection;
 mod deadlines;
 mod departure;
 mod dialogue;
@@ -47,9 +48,11 @@ use crate::metrics::{self, Metrics, Presence};
 use crate::policy::access::AccessList;
 use crate::policy::quota::{self, Place, Sessions};
 use crate::time::Timestamp;
-use crate::{backend, relay, screen};
+use crate::tls::Facts;
+use crate::{backend, proxy_header, relay, screen};
 
 pub use arrival::Door;
+pub use connection::{Here, Tls};
 pub use lane::{Lane, Order};
 
 /// What a gate is for; decides defaults only.
@@ -59,6 +62,8 @@ pub enum Scene {
     Mx,
     /// Port 587: people's programs, STARTTLS.
     Submission,
+    /// Port 465: people's programs, TLS first.
+    Submissions,
 }
 
 /// One gate: everything that a visit needs to know.
@@ -80,6 +85,8 @@ pub struct Settings {
     pub access: Arc<AccessList>,
     /// How many at once.
     pub limits: quota::Settings,
+    /// Where TLS with clients ends.
+    pub tls: Tls,
     /// The MTA.
     pub backend: Arc<backend::Settings>,
     /// How the dialogue is followed.
@@ -165,7 +172,13 @@ pub struct Guest {
 }
 
 impl Guest {
-    fn visitor(&self) -> Visitor {
-        Visitor { client: self.client, local: self.local }
+    /// The client as the backend is to hear of it; `tls` is what was agreed on with it by now.
+    fn visitor(&self, tls: Option<&Facts>) -> Visitor {
+        let tls = tls.map(|facts| proxy_header::Tls {
+            version: facts.version,
+            cipher: facts.cipher,
+            certificate: facts.certificate,
+        });
+        Visitor { client: self.client, local: self.local, tls }
     }
 }

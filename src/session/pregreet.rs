@@ -139,6 +139,7 @@ impl Lot {
         let wait = stranger.screen.wait();
         if wait.minimum
             && verdict.is_none()
+            && !stranger.guest.gate.settings.tls.is_first()
             && let Some(teaser) = &greet.teaser
         {
             let line = greeting::teaser(teaser);
@@ -160,6 +161,7 @@ impl Lot {
 
     /// Turns somebody away that was never let in.
     pub(super) fn turn_away(&mut self, socket: TcpStream, guest: Guest, reply: &[u8], outcome: Outcome) {
+        let reply = heard(&guest, reply);
         departure::depart(&self.house, guest, Stage::Recall, outcome, Report::default());
         if self.leaving >= LINGERING {
             let _ = (&socket).write(reply);
@@ -330,6 +332,7 @@ impl Lot {
             let conclusion = stranger.screen.abandon(self.house.clock.now());
             departure::remember(&self.house, &stranger.guest, &conclusion);
         }
+        let reply = heard(&stranger.guest, reply);
         let report = Report { screen: Some(stranger.screen), said: stranger.said, ..Report::default() };
         departure::depart(&self.house, stranger.guest, Stage::Pregreet, outcome, report);
         self.see_off(index, reply);
@@ -372,10 +375,16 @@ impl Lot {
     }
 }
 
+/// What of `reply` a client can hear: where TLS comes first, nothing before it has begun.
+fn heard<'a>(guest: &Guest, reply: &'a [u8]) -> &'a [u8] {
+    if guest.gate.settings.tls.is_first() { b"" } else { reply }
+}
+
 impl Stranger {
     /// It has spoken; `peeked` is what.
     fn spoke(&mut self, peeked: &[u8]) -> Option<Verdict> {
-        if !self.screen.due().has(Test::Pregreet) {
+        // Where TLS comes first, it is the client's turn.
+        if !self.screen.due().has(Test::Pregreet) || self.guest.gate.settings.tls.is_first() {
             return None;
         }
         let early = Early::of(peeked);

@@ -235,6 +235,21 @@ impl Offer {
         offer
     }
 
+    /// The same with `keyword`, without a parameter where the backend does not offer it.
+    pub fn with(mut self, keyword: Keyword) -> Self {
+        if !self.keywords.has(keyword) {
+            self.add(keyword, keyword.name().as_bytes().into());
+        }
+        self
+    }
+
+    /// Of this, what is in `keep`.
+    pub fn only(mut self, keep: Keywords) -> Self {
+        self.lines.retain(|(keyword, _)| keep.has(*keyword));
+        self.keywords = self.keywords.and(keep);
+        self
+    }
+
     /// Writes an EHLO reply: `greeting` (the text of its first line) and the lines whose keyword is in `keep`.
     ///
     /// Of the greeting, bytes that are not printable ASCII become `?`, and what does not fit a legal line is cut off.

@@ -18,7 +18,7 @@ pub use data::data;
 pub use ehlo::ehlo;
 pub use line::line;
 pub use proxy_header::proxy_header;
-pub use relay::relay;
+pub use relay::{relay, relay_ending_tls};
 pub use reply::reply;
 
 /// However the input is cut: the answer for a part of it is "incomplete" up to some point, and from there on the answer

@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use gatepost::relay::ending::End;
-use gatepost::relay::{BareNewline, Opening, Settings, Timeouts};
+use gatepost::relay::{BareNewline, Opening, Settings, Timeouts, Tls};
 
 use super::data::{assert_unambiguous, reference};
 use super::stage::Stage;
@@ -24,11 +24,22 @@ use super::stage::Stage;
 /// The first byte says how many of those behind it are choices: of the MTA's answers, and of how the bytes come. The
 /// rest is what the client sends.
 pub fn relay(input: &[u8]) {
+    agree(input, Tls::EndToEnd);
+}
+
+/// The same where TLS with the client ends at the relay: besides, the MTA never hears of STARTTLS, and after it hears
+/// EHLO or HELO before anything that could count on what was said in the clear.
+pub fn relay_ending_tls(input: &[u8]) {
+    let before_auth = input.last().is_some_and(|last| last % 2 == 1);
+    agree(input, Tls::Offered { before_auth });
+}
+
+fn agree(input: &[u8], tls: Tls) {
     let Some((&choices, rest)) = input.split_first() else { return };
     let (choices, sent) = rest.split_at(usize::from(choices).min(rest.len()));
     let mut tape = Tape(choices);
-    let mut mta = Mta::default();
-    let mut stage = Stage::new(&settings(), Opening::Greeting);
+    let mut mta = Mta { starttls: !tls.is_offered(), ..Mta::default() };
+    let mut stage = Stage::with_tls(&settings(), Opening::Greeting, tls);
     mta.greet(&mut tape);
     play(&mut stage, &mut mta, &mut tape, sent);
     let view = View::of(sent, &stage.to_client);
@@ -73,22 +84,33 @@ impl Tape<'_> {
 
 fn play(stage: &mut Stage, mta: &mut Mta, tape: &mut Tape<'_>, sent: &[u8]) {
     let (mut rest, mut taken) = (sent, 0);
+    let mut patient = false;
     while stage.end.is_none() && !stage.is_opaque() {
         let choice = tape.next();
         if choice == u8::MAX {
             stage.drain();
         }
-        if (rest.is_empty() || choice % 2 == 1) && !mta.out.is_empty() {
+        if (rest.is_empty() || choice % 2 == 1 || patient) && !mta.out.is_empty() {
             let said: Vec<u8> = mta.out.drain(..tape.some_of(mta.out.len())).collect();
             stage.backend_says(&said);
         } else if !rest.is_empty() {
-            let (now, later) = rest.split_at(tape.some_of(rest.len()));
+            // Most who say STARTTLS wait for the reply, or nobody would ever get as far as TLS.
+            let command = b"STARTTLS\r\n";
+            let asks = find(rest, command).map(|at| at + command.len()).filter(|_| choice % 8 < 6);
+            let count = tape.some_of(rest.len()).min(asks.unwrap_or(usize::MAX));
+            patient = Some(count) == asks;
+            let (now, later) = rest.split_at(count);
             stage.client_says(now);
             rest = later;
         } else if mta.closed {
             stage.backend_closes();
         } else {
             stage.client_closes();
+        }
+        if let Some((at, _)) = stage.tls.filter(|_| !mta.hello_was_due) {
+            mta.take(&stage.to_backend[taken..at], tape);
+            taken = at;
+            (mta.hello_due, mta.hello_was_due) = (true, true);
         }
         mta.take(&stage.to_backend[taken..], tape);
         let moved = taken < stage.to_backend.len();
@@ -110,6 +132,11 @@ struct Mta {
     /// It has closed, or said what nobody can make sense of.
     closed: bool,
     chunking: bool,
+    /// Whether it may hear of STARTTLS.
+    starttls: bool,
+    /// Whether TLS has begun before it, and it is to hear EHLO or HELO; and whether that was ever so.
+    hello_due: bool,
+    hello_was_due: bool,
     chunks: Vec<u8>,
     accepted: Vec<Vec<u8>>,
 }
@@ -201,6 +228,9 @@ impl Mta {
 
     fn command(&mut self, line: &[u8], tape: &mut Tape<'_>) {
         let verb = verb(line);
+        let harmless = matches!(verb.as_slice(), b"EHLO" | b"HELO" | b"NOOP" | b"RSET" | b"QUIT" | b"HELP");
+        assert!(harmless || !self.hello_due, "{} before EHLO", line.escape_ascii());
+        assert!(self.starttls || verb != b"STARTTLS", "STARTTLS passed on");
         if verb == b"BDAT" {
             assert!(self.chunking, "a chunk that was never offered");
             let rest = std::str::from_utf8(&line[5..]).expect("ASCII");
@@ -221,6 +251,10 @@ impl Mta {
             other => panic!("{} passed on", other.escape_ascii()),
         };
         let Mood::Usual = self.mood(line, tape) else { return };
+        if matches!(verb.as_slice(), b"EHLO" | b"HELO") && self.hello_due {
+            self.hello_due = false;
+            self.chunks.clear();
+        }
         match verb.as_slice() {
             b"EHLO" => {
                 self.chunking = tape.next() % 4 != 3;
@@ -351,7 +385,8 @@ impl View {
             }
             match (verb.as_slice(), reply.code) {
                 (_, 421) => return,
-                (b"STARTTLS", 220) => return,
+                (b"STARTTLS", 220) if reply.mark.is_some() => return,
+                (b"STARTTLS", 220) => chunks.clear(),
                 (b"QUIT", _) if reply.mark.is_some() => return,
                 (b"AUTH", 334) => loop {
                     let Some(line) = take_line(&mut rest) else { return };
@@ -423,7 +458,8 @@ fn replies(got: &[u8]) -> Vec<Reply> {
             first = Some(mark);
             continue;
         }
-        assert!(code >= 400 || mark.is_some(), "{line:?} is the gate's own");
+        let own = code >= 400 || line == "220 2.0.0 Ready to start TLS";
+        assert!(own || mark.is_some(), "{line:?} is the gate's own");
         replies.push(Reply { code, mark });
     }
     assert!(first.is_none(), "half a reply");

@@ -10,7 +10,7 @@
 
 use gatepost::relay::ending::{End, Event, Tally};
 use gatepost::relay::machine::{Machine, Step};
-use gatepost::relay::{Opening, Settings};
+use gatepost::relay::{Opening, Settings, Tls};
 
 /// Bytes on their way to the machine and what has come out of it.
 pub struct Stage {
@@ -23,6 +23,8 @@ pub struct Stage {
     pub to_backend: Vec<u8>,
     /// What the client got.
     pub to_client: Vec<u8>,
+    /// How many bytes had gone to the backend and to the client when TLS began here.
+    pub tls: Option<(usize, usize)>,
     /// What has been told.
     pub events: Vec<Event>,
     /// How it ended.
@@ -32,8 +34,14 @@ pub struct Stage {
 impl Stage {
     /// A machine at the beginning.
     pub fn new(settings: &Settings, opening: Opening) -> Self {
+        Self::with_tls(settings, opening, Tls::EndToEnd)
+    }
+
+    /// Likewise, where TLS with the client ends where `tls` says. A handshake takes no bytes here.
+    pub fn with_tls(settings: &Settings, opening: Opening, tls: Tls) -> Self {
         Self {
-            machine: Machine::new(settings, opening),
+            machine: Machine::with_tls(settings, opening, tls),
+            tls: None,
             from_client: Vec::new(),
             client_eof: false,
             from_backend: Vec::new(),
@@ -117,6 +125,11 @@ impl Stage {
                         self.to_client.extend_from_slice(with);
                     }
                     Step::Drop(take) => drop(self.from_client.drain(..take)),
+                    Step::StartTls => {
+                        assert!(self.from_client.is_empty(), "said in the clear, read under TLS");
+                        self.tls = Some((self.to_backend.len(), self.to_client.len()));
+                        self.machine.tls_begun();
+                    }
                     Step::Wait | Step::Hold => break,
                     Step::Close(end) => self.end = Some(end),
                 }

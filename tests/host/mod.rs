@@ -13,6 +13,7 @@
 //! | [`letter`] | what they send, and how it is recognised at the far end |
 //! | [`backend`] | an MTA's double that answers, stalls and breaks off as told |
 //! | [`dialogue`] | a client's double for hand-written transcripts |
+//! | [`secure`] | a client's double under TLS |
 //! | [`proxy`] | PROXY headers, written and read independently of the crate's own code |
 //! | [`rbldnsd`] | a DNSBL |
 //! | [`certificates`] | a small certification authority |
@@ -41,5 +42,6 @@ pub mod postfix;
 pub mod process;
 pub mod proxy;
 pub mod rbldnsd;
+pub mod secure;
 pub mod sink;
 pub mod wait;

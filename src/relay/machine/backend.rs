@@ -24,9 +24,15 @@ impl Machine {
             self.outstanding.pop();
             return say(own);
         }
+        if self.outstanding.first() == Some(Due::BeginTls) {
+            self.outstanding.pop();
+            return self.begin_tls(client_waiting);
+        }
         match self.client {
             Client::Opaque if input.is_empty() => return Step::Wait,
             Client::Opaque => return Step::Pass(input.len()),
+            // Behind our 220, the client would read it as part of the handshake.
+            Client::Upgrading => return Step::Hold,
             Client::BeforeTls if !input.is_empty() => return self.fault(BackendFault::BehindStartTls),
             _ if self.draining && self.is_at_rest() => {
                 self.ended = Some(End::Shutdown);
@@ -77,7 +83,7 @@ impl Machine {
                 self.transaction(due, &reply);
                 pass(&reply)
             }
-            Due::Quit | Due::Other | Due::Own(_) => pass(&reply),
+            Due::Quit | Due::Other | Due::Own(_) | Due::BeginTls => pass(&reply),
         };
         if code.number() == CLOSING {
             self.ended.get_or_insert(End::BackendRefused(code));
@@ -91,11 +97,12 @@ impl Machine {
             return pass(reply);
         }
         self.transaction = false;
+        self.hello_due = false;
         self.offered = Keywords::NONE;
         if due == Due::Helo {
             return pass(reply);
         }
-        let offer = Offer::read(reply);
+        let offer = self.tls.shown(Offer::read(reply));
         self.offered = if self.auth { offer.keywords } else { offer.keywords.without(Keyword::Auth) };
         let mut out = Vec::with_capacity(reply.raw.len());
         offer.write(&mut out, reply.lines().next().unwrap_or_default(), self.offered);
@@ -159,7 +166,10 @@ impl Machine {
             _ => AuthOutcome::Undecided,
         };
         match outcome {
-            AuthOutcome::Succeeded => self.tally.auth_successes += 1,
+            AuthOutcome::Succeeded => {
+                self.authenticated = true;
+                self.tally.auth_successes += 1;
+            }
             AuthOutcome::Failed => self.tally.auth_failures += 1,
             AuthOutcome::Undecided => {}
         }
@@ -182,6 +192,17 @@ impl Machine {
         }
         self.client = Client::BeforeTls;
         pass(reply)
+    }
+
+    /// All before the client's STARTTLS is answered: now it is that one's turn.
+    fn begin_tls(&mut self, client_waiting: bool) -> Step {
+        if client_waiting {
+            // Said in the clear, to be read as if it had been said under TLS (CVE-2011-0411).
+            self.ended = Some(End::ProtocolFault(ProtocolFault::BehindStartTls));
+            return say(Own::BehindStartTls);
+        }
+        self.client = Client::Upgrading;
+        say(Own::BeginTls)
     }
 
     /// Passes on a reply by which the backend takes its leave.

@@ -6,6 +6,7 @@ use super::{Client, Machine, Step};
 use crate::relay::ending::{End, Event, ProtocolFault};
 use crate::relay::outstanding::Due;
 use crate::relay::own::Own;
+use crate::relay::tls::Tls;
 use crate::smtp::command::{Chunk, Command, Verb};
 use crate::smtp::data::Then;
 use crate::smtp::ehlo::Keyword;
@@ -37,6 +38,7 @@ impl Machine {
                 self.event = Some(Event::Opaque);
                 Step::Pass(input.len())
             }
+            Client::Upgrading => Step::StartTls,
             Client::Opaque if input.is_empty() => Step::Wait,
             Client::Opaque => Step::Pass(input.len()),
         }
@@ -67,6 +69,7 @@ impl Machine {
         }
         let command = Command::parse(line.text);
         let due = match command.verb() {
+            verb if self.hello_due && !needs_no_hello(verb) => return self.hello_first(verb, line),
             Verb::Unknown | Verb::Xclient | Verb::Xforward => return self.refuse(line.length, Own::UnknownCommand),
             Verb::Bdat => return self.bdat(line, command),
             Verb::Auth if !self.auth => {
@@ -74,12 +77,20 @@ impl Machine {
                 self.event = Some(Event::AuthNotOffered);
                 return self.refuse(line.length, Own::AuthNotOffered);
             }
+            Verb::Auth if self.tls.bars_auth() => return self.refuse(line.length, Own::AuthNeedsTls),
             Verb::StartTls => {
                 if let Some(own) = self.bars_start_tls() {
                     return self.refuse(line.length, own);
                 }
+                if self.tls.is_offered() && !matches!(command, Command::StartTls) {
+                    return self.refuse(line.length, Own::StartTlsSyntax);
+                }
                 if input.len() > line.length {
                     return self.leave(input.len(), Own::BehindStartTls, ProtocolFault::BehindStartTls);
+                }
+                if self.tls.is_offered() {
+                    self.hold_for(Due::BeginTls);
+                    return Step::Drop(line.length);
                 }
                 Due::StartTls
             }
@@ -109,12 +120,26 @@ impl Machine {
 
     /// Why STARTTLS cannot be passed on, if it cannot.
     fn bars_start_tls(&self) -> Option<Own> {
-        if !self.offered.has(Keyword::StartTls) {
+        if self.tls == Tls::Begun {
+            Some(Own::StartTlsTwice)
+        } else if !self.offered.has(Keyword::StartTls) {
             Some(Own::StartTlsNotOffered)
+        } else if self.authenticated && self.tls.is_offered() {
+            // What it authenticated in the clear must not count under TLS, and the backend cannot be made to forget it.
+            Some(Own::StartTlsAfterAuth)
         } else if self.transaction || self.outstanding.contains(Due::Mail) {
             Some(Own::StartTlsOutOfPlace)
         } else {
             None
+        }
+    }
+
+    /// TLS has begun, and the client goes on as if nothing had happened.
+    fn hello_first(&mut self, verb: Verb, line: Line<'_>) -> Step {
+        match verb {
+            // What follows could be mail data, or a chunk.
+            Verb::Data | Verb::Bdat => self.leave(line.length, Own::HelloFirst, ProtocolFault::NoHello),
+            _ => self.refuse(line.length, Own::HelloFirst),
         }
     }
 
@@ -249,6 +274,23 @@ impl Machine {
         self.outstanding.push(Due::Own(own));
         Step::Drop(take)
     }
+}
+
+/// Whether the backend may hear `verb` before it has forgotten, by EHLO or HELO, what was said in the clear.
+fn needs_no_hello(verb: Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Helo
+            | Verb::Ehlo
+            | Verb::Noop
+            | Verb::Rset
+            | Verb::Quit
+            | Verb::Help
+            | Verb::StartTls
+            | Verb::Unknown
+            | Verb::Xclient
+            | Verb::Xforward
+    )
 }
 
 /// An AUTH command may carry an initial response, and with it be as long as the lines of the exchange (RFC 4954 §4).

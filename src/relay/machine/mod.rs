@@ -21,6 +21,16 @@
 //!                                                                     (the client's first bytes: Opaque)
 //! ```
 //!
+//! Where TLS with the client ends here ([`Tls::Offered`]), its STARTTLS goes nowhere: once all before it is answered,
+//! gatepost says 220 itself, and the client is `Upgrading` until the driver has made its side a TLS connection
+//! ([`Step::StartTls`], [`Machine::tls_begun`]). Nothing said before counts after, and until the client says EHLO or HELO
+//! again, nothing reaches the backend that could.
+//!
+//! ```text
+//!  Commands ── STARTTLS ──► Held ── its turn: 220 ──► Upgrading ── tls_begun ──► Commands (EHLO due)
+//!                            └── bytes of the client ──► 554, and the end
+//! ```
+//!
 //! A connection ends rather than go on where the two sides could read the same bytes differently. See
 //! [`BackendFault`] and [`ProtocolFault`] for the cases.
 //!
@@ -34,7 +44,7 @@ use std::borrow::Cow;
 use super::ending::{BackendFault, End, Event, Tally, Wait};
 use super::outstanding::{Due, Outstanding};
 use super::own::Own;
-use super::{BareNewline, Opening, Settings};
+use super::{BareNewline, Opening, Settings, Tls};
 use crate::smtp::data::{Scanner, Then};
 use crate::smtp::ehlo::Keywords;
 
@@ -63,6 +73,9 @@ pub enum Step {
     Wait,
     /// Nothing of this side can be used before something has come from the other.
     Hold,
+    /// Once all that was said to the client has reached it, its side is to become a TLS connection: then
+    /// [`Machine::tls_begun`]. Nothing more of it is to be read before. Said of the client's bytes only.
+    StartTls,
     /// It is over. What has been said to the client by now is still to reach it; the backend is to get nothing more.
     Close(End),
 }
@@ -71,6 +84,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Machine {
     auth: bool,
+    tls: Tls,
     newline: BareNewline,
     max_errors: u32,
     /// What the client's bytes are.
@@ -81,6 +95,10 @@ pub struct Machine {
     offered: Keywords,
     /// Whether a MAIL has been accepted.
     transaction: bool,
+    /// Whether an AUTH has succeeded.
+    authenticated: bool,
+    /// Whether TLS has begun since the client last said EHLO or HELO.
+    hello_due: bool,
     /// Whether the client's last line in an AUTH exchange was `*`.
     cancelled: bool,
     /// What stands behind bytes just passed on.
@@ -112,6 +130,8 @@ enum Client {
     Ignored,
     /// The first bytes of a TLS handshake.
     BeforeTls,
+    /// Nothing, until its side has become a TLS connection.
+    Upgrading,
     Opaque,
 }
 
@@ -125,16 +145,24 @@ pub struct Acts {
 }
 
 impl Machine {
-    /// Takes over where `opening` says.
+    /// Takes over where `opening` says, and TLS is the backend's.
     pub fn new(settings: &Settings, opening: Opening) -> Self {
+        Self::with_tls(settings, opening, Tls::EndToEnd)
+    }
+
+    /// Takes over where `opening` says, and TLS with the client ends where `tls` says.
+    pub fn with_tls(settings: &Settings, opening: Opening, tls: Tls) -> Self {
         let mut machine = Self {
             auth: settings.auth,
+            tls,
             newline: settings.bare_newline,
             max_errors: settings.max_errors,
             client: Client::Commands,
             outstanding: Outstanding::new(),
             offered: Keywords::NONE,
             transaction: false,
+            authenticated: false,
+            hello_due: false,
             cancelled: false,
             pending: None,
             leaving: None,
@@ -173,6 +201,21 @@ impl Machine {
         matches!(self.client, Client::Opaque)
     }
 
+    /// Whether the client's side is to become a TLS connection: nothing is to be read from it before.
+    pub fn is_upgrading(&self) -> bool {
+        matches!(self.client, Client::Upgrading)
+    }
+
+    /// The client's side has become a TLS connection. What it said in the clear, and what it was told, is forgotten.
+    pub fn tls_begun(&mut self) {
+        self.tls = Tls::Begun;
+        self.client = Client::Commands;
+        self.offered = Keywords::NONE;
+        self.hello_due = true;
+        self.cancelled = false;
+        self.acts.client += 1;
+    }
+
     /// Asks for an end as soon as no command is unanswered and no transaction under way. Has no effect on TLS.
     pub fn drain(&mut self) {
         self.draining = true;
@@ -190,7 +233,7 @@ impl Machine {
             Client::Data(_) | Client::Chunk(_) => Some(Wait::Data),
             Client::Continuation | Client::BeforeTls => Some(Wait::Command),
             Client::Commands if self.outstanding.is_empty() => Some(Wait::Command),
-            Client::Commands | Client::Held | Client::Ignored | Client::Opaque => None,
+            Client::Commands | Client::Held | Client::Ignored | Client::Opaque | Client::Upgrading => None,
         }
     }
 
@@ -199,7 +242,7 @@ impl Machine {
         match self.outstanding.first() {
             _ if self.ended.is_some() || self.in_chunk_of_first() => None,
             Some(Due::EndOfData | Due::LastChunk) => Some(Wait::EndOfData),
-            None | Some(Due::Own(_)) => None,
+            None | Some(Due::Own(_) | Due::BeginTls) => None,
             Some(_) => Some(Wait::Reply),
         }
     }
@@ -234,7 +277,7 @@ impl Machine {
 
     /// Whether a reply would be read as one by the client.
     fn client_can_read(&self) -> bool {
-        !matches!(self.client, Client::BeforeTls | Client::Opaque)
+        !matches!(self.client, Client::BeforeTls | Client::Opaque | Client::Upgrading)
     }
 
     /// Whether the oldest answer that is due is that to a chunk which has not wholly come.

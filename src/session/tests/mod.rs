@@ -74,9 +74,11 @@ fn settings(backend: SocketAddr) -> Settings {
         }),
         access: Arc::new(AccessList::new(Vec::new())),
         limits: quota::Settings { per_client: 50, total: 10_000 },
+        tls: super::Tls::EndToEnd,
         backend: Arc::new(backend::Settings {
             address: backend.to_string(),
             announce: Announce::Proxy(Version::V1),
+            tls: None,
             connect_timeout: Duration::from_secs(10),
             reply_timeout: PATIENCE,
             probe_interval: LONG,

@@ -1,0 +1,191 @@
+//! A gate's certificates: which one a client is shown, and how they are swapped when the files change.
+//!
+//! ```text
+//!               ┌─ the files are as they were ──────────────► Unchanged
+//!  look again ──┼─ they have changed, and all are good ─────► Swapped: in force with the next handshake
+//!               └─ they have changed, and one is broken ────► Broken: told once; those before stay in force
+//! ```
+//!
+//! All or nothing: a certificate whose key has not been written yet is never shown.
+
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::anyone::Anyone;
+use super::certificate::{Certificate, Problem};
+use super::{ClientCertificate, Settings, provider};
+use crate::time::Timestamp;
+
+/// All that is wrong with the files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            let separator = if index > 0 { "\n" } else { "" };
+            write!(f, "{separator}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// What came of looking at the files again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reload {
+    /// They are as they were when somebody last looked.
+    Unchanged,
+    /// They have changed, and what they hold now is in force.
+    Swapped,
+    /// They have changed and cannot be used; what was in force stays so.
+    Broken(Problems),
+}
+
+/// When a certificate ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Expiry {
+    /// The first name that it is for.
+    pub name: String,
+    /// When it ends.
+    pub not_after: Timestamp,
+}
+
+/// A gate's certificates, shared by all its visits.
+pub struct Keyring {
+    settings: Settings,
+    config: Arc<ServerConfig>,
+    ring: Arc<Ring>,
+    /// The files as they were when somebody last looked. The lock makes one of two who look at once wait.
+    looked: Mutex<Vec<Stamp>>,
+}
+
+impl Keyring {
+    /// Reads the files, all of which must be good at `now`.
+    pub fn load(settings: Settings, now: Timestamp) -> Result<Self, Problems> {
+        let looked = stamps(&settings);
+        let ring = Arc::new(Ring(ArcSwap::from_pointee(read(&settings, now)?)));
+        let config = configure(&settings, Arc::clone(&ring)).map_err(|error| {
+            let file = settings.certificates.first().map(|pair| pair.chain.clone()).unwrap_or_default();
+            let remedy = "this machine gives no randomness, or the program is built without what TLS needs".to_owned();
+            Problems(vec![Problem { file, cause: format!("TLS cannot be set up: {error}"), remedy }])
+        })?;
+        Ok(Self { settings, config: Arc::new(config), ring, looked: Mutex::new(looked) })
+    }
+
+    /// What it was made from.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Looks whether the files have changed, and takes what they hold now if all of it is good. Reads files: not for a
+    /// thread on which sessions wait.
+    pub fn reload_if_changed(&self, now: Timestamp) -> Reload {
+        let mut looked = self.looked.lock();
+        let stamps = stamps(&self.settings);
+        if *looked == stamps {
+            return Reload::Unchanged;
+        }
+        *looked = stamps;
+        match read(&self.settings, now) {
+            Ok(certificates) => {
+                self.ring.0.store(Arc::new(certificates));
+                Reload::Swapped
+            }
+            Err(problems) => Reload::Broken(problems),
+        }
+    }
+
+    /// When each certificate ends.
+    pub fn expiries(&self) -> Vec<Expiry> {
+        let of = |certificate: &Certificate| Expiry {
+            name: certificate.name().to_owned(),
+            not_after: certificate.not_after(),
+        };
+        self.ring.0.load().iter().map(of).collect()
+    }
+
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+}
+
+/// Without the keys.
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyring").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+fn read(settings: &Settings, now: Timestamp) -> Result<Vec<Certificate>, Problems> {
+    let mut problems = Vec::new();
+    let mut certificates = Vec::with_capacity(settings.certificates.len());
+    for pair in &settings.certificates {
+        match Certificate::read(pair, now) {
+            Ok(certificate) => certificates.push(certificate),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok(certificates) } else { Err(Problems(problems)) }
+}
+
+fn configure(settings: &Settings, ring: Arc<Ring>) -> Result<ServerConfig, rustls::Error> {
+    let provider = provider();
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder = match settings.client_certificate {
+        ClientCertificate::Off => builder.with_no_client_auth(),
+        ClientCertificate::Ask => builder.with_client_cert_verifier(Arc::new(Anyone(provider))),
+    };
+    let mut config = builder.with_cert_resolver(ring);
+    // Tickets keep a session at the client; of those that we would have to keep, clients could make us keep many.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = Ticketer::new()?;
+    config.send_tls13_tickets = 1;
+    Ok(config)
+}
+
+/// What rustls asks which certificate to show.
+#[derive(Debug)]
+struct Ring(ArcSwap<Vec<Certificate>>);
+
+impl ResolvesServerCert for Ring {
+    /// Among those for the name that the client asks for, or else among all, the first whose kind of key it takes; the
+    /// first, if it takes none: then it is for the handshake to fail.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let certificates = self.0.load();
+        let takes = |certificate: &&Certificate| certificate.key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let asked = hello.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+        let named = || certificates.iter().filter(|one| asked.as_ref().is_some_and(|name| one.is_for(name)));
+        let chosen = named()
+            .find(takes)
+            .or_else(|| named().next())
+            .or_else(|| certificates.iter().find(takes))
+            .or_else(|| certificates.first());
+        chosen.map(|certificate| Arc::clone(&certificate.key))
+    }
+}
+
+/// What tells a file from another one at the same path, and from itself before it was written to or given to somebody
+/// else; none if there is no file.
+type Stamp = Option<(u64, u64, u64, i64, i64)>;
+
+fn stamps(settings: &Settings) -> Vec<Stamp> {
+    let files = settings.certificates.iter().flat_map(|pair| [&pair.chain, &pair.key]);
+    files.map(|file| stamp(file)).collect()
+}
+
+fn stamp(file: &Path) -> Stamp {
+    let about = fs::metadata(file).ok()?;
+    Some((about.dev(), about.ino(), about.size(), about.ctime(), about.ctime_nsec()))
+}

@@ -867,6 +867,67 @@ fn chunks_are_as_long_as_they_say() {
 }
 
 #[test]
+fn a_second_last_chunk_is_the_backends_to_refuse() {
+    let stage = play(
+        &settings(),
+        inside(),
+        r"
+        C: BDAT 1 LAST
+        C: aBDAT 6 LAST
+        C: QUIT
+        C: NOOP
+        toB: BDAT 1 LAST
+        toB: aBDAT 6 LAST
+        toB: QUIT
+        toB: NOOP
+        B: 250 queued
+        toC: 250 queued
+        B: 503 5.5.1 no transaction
+        B: 250 ok
+        toC: 503 5.5.1 no transaction
+        toC: 250 ok",
+    );
+    assert_eq!(stage.tally().messages, 1);
+    // Were it to count as a message although nothing was begun, that would still be the backend's word, and one reply.
+    play(
+        &settings(),
+        inside(),
+        r"
+        C: BDAT 0 LAST
+        C: BDAT 0 LAST
+        toB: BDAT 0 LAST
+        toB: BDAT 0 LAST
+        B: 250 queued
+        B: 503 5.5.1 no transaction
+        toC: 250 queued
+        toC: 503 5.5.1 no transaction",
+    );
+}
+
+#[test]
+fn lines_of_an_auth_exchange_have_a_longest() {
+    let long = "x".repeat(12_288 - 2);
+    let open = "C: AUTH PLAIN\n toB: AUTH PLAIN\n B: 334\n toC: 334\n";
+    play_whole(&settings(), known(), &format!("{open} C: {long}\n toB: {long}"));
+    for ending in ["x", "x+"] {
+        play_whole(
+            &settings(),
+            known(),
+            &format!(
+                "{open} C: {long}{ending}\n C: RSET\n toC: 500 5.5.6 Line of an AUTH exchange too long\n \
+                 end Some(ProtocolFault(AuthLine))"
+            ),
+        );
+    }
+    let command = "x".repeat(12_288 - "AUTH PLAIN ".len() - 1);
+    play_whole(
+        &settings(),
+        known(),
+        &format!("C: AUTH PLAIN {command}\n toC: 500 5.5.2 Line too long\n end Some(ProtocolFault(LineTooLong))"),
+    );
+}
+
+#[test]
 fn starttls_and_what_stands_behind_it() {
     let stage = play(
         &settings(),

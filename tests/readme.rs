@@ -202,7 +202,7 @@ fn every_file_that_is_named_is_there() {
     let folders = ["deploy/", "docs/", "src/", "tests/", "fuzz/", ".ci/"];
     let mut count = 0;
     for page in pages() {
-        for word in page.spans().filter_map(|span| span.split_whitespace().next()) {
+        for word in page.spans().filter_map(|span| span.split([' ', ':']).next()) {
             if folders.iter().any(|folder| word.starts_with(folder)) {
                 count += 1;
                 let (front, is_pattern) = word.split_once('*').map_or((word, false), |(front, _)| (front, true));

@@ -1,34 +1,23 @@
 //! A visit with a task of its own: dialogue, handoff and relay, in order, and departure at the end of every way.
 
-use std::future::poll_fn;
 use std::io;
-use std::mem::MaybeUninit;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
-use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use super::client::{read_some, say, see_off};
 use super::connection::{self, Connection};
 use super::departure::{self, Report, depart};
 use super::dialogue::{Decision, Dialogue};
 use super::handoff::{self, Handoff, Ready};
-use super::pregreet::Stranger;
+use super::stranger::Stranger;
 use super::{Guest, House, greeting, refusal};
 use crate::journal::{Outcome, Stage};
 use crate::metrics::{BackendFailure, State};
 use crate::relay::ending::{AuthOutcome, End, Event, Tally};
 use crate::relay::{self, Sides, Wire};
 use crate::screen::{Evidence, Screen, Test, Verdict};
-
-/// How long a client that was turned away has for reading why, before the connection is torn down.
-const LINGER: Duration = Duration::from_secs(2);
-
-/// How much a client that was turned away may still say.
-const LAST_WORDS: u64 = 65_536;
 
 /// A stranger's greet wait is over.
 pub(super) fn spawn(house: Arc<House>, stranger: Stranger, client: TcpStream) {
@@ -269,48 +258,4 @@ fn count(tally: &mut Tally, event: Event) {
         Event::AuthFinished { outcome: AuthOutcome::Failed, .. } => tally.auth_failures += 1,
         _ => {}
     }
-}
-
-/// Writes within the time that the gate allows for it.
-pub(super) async fn say<C: Wire>(guest: &Guest, client: &mut C, bytes: &[u8]) -> io::Result<()> {
-    let wait = guest.gate.settings.relay.timeouts.write;
-    let said = async {
-        client.write_all(bytes).await?;
-        // TLS may hold what it has taken.
-        client.flush().await
-    };
-    match timeout(wait, said).await {
-        Ok(written) => written,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    }
-}
-
-/// Says that nothing more will come, and gives the client time to read what did: closing with unread bytes resets the
-/// connection, and the last reply would be lost with it.
-async fn see_off<C: Wire>(mut client: C) {
-    let farewell = async {
-        let _ = client.shutdown().await;
-        let mut heard = Vec::new();
-        let mut said = 0;
-        while let Ok(n) = read_some(&mut client, &mut heard).await {
-            said += n as u64;
-            if n == 0 || said > LAST_WORDS {
-                break;
-            }
-            heard.clear();
-        }
-    };
-    let _ = timeout(LINGER, farewell).await;
-}
-
-/// Reads what there is, once there is something, and adds it to `inbox`; no buffer is held while waiting for it.
-pub(super) async fn read_some<C: AsyncRead + Unpin>(client: &mut C, inbox: &mut Vec<u8>) -> io::Result<usize> {
-    poll_fn(|cx| {
-        let mut scratch = [const { MaybeUninit::uninit() }; 2048];
-        let mut read = ReadBuf::uninit(&mut scratch);
-        ready!(Pin::new(&mut *client).poll_read(cx, &mut read))?;
-        inbox.extend_from_slice(read.filled());
-        Poll::Ready(Ok(read.filled().len()))
-    })
-    .await
 }

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::departure::Report;
 use super::handoff::Replay;
 use super::refusal::{self, Manner};
-use super::{Guest, House, attend, greeting};
+use super::{Guest, House, client, greeting};
 use crate::backend::Presence;
 use crate::journal::Outcome;
 use crate::relay::{self, Wire};
@@ -255,7 +255,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             let read = tokio::select! {
                 biased;
                 () = self.house.draining.cancelled() => return Err(Outcome::Shutdown),
-                read = timeout_at(deadline, attend::read_some(self.client, &mut self.inbox)) => read,
+                read = timeout_at(deadline, client::read_some(self.client, &mut self.inbox)) => read,
             };
             match read {
                 Ok(Ok(n)) if n > 0 => {}
@@ -276,7 +276,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
     }
 
     async fn say(&mut self, bytes: &[u8]) -> Decision {
-        let outcome = match attend::say(self.guest, self.client, bytes).await {
+        let outcome = match client::say(self.guest, self.client, bytes).await {
             Ok(()) => return Decision::Listen,
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Outcome::TimedOut,
             Err(_) => Outcome::HungUp,

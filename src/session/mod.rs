@@ -18,6 +18,7 @@
 
 pub mod arrival;
 mod attend;
+mod client;
 mod connection;
 mod deadlines;
 mod departure;
@@ -28,6 +29,7 @@ mod lane;
 mod pregreet;
 mod recall;
 mod refusal;
+mod stranger;
 #[cfg(test)]
 mod tests;
 

@@ -15,7 +15,6 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -23,28 +22,21 @@ use slab::Slab;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
+use super::client::{LAST_WORDS, LINGER};
 use super::deadlines::Deadlines;
 use super::departure::{self, Report};
 use super::refusal::{self, Manner};
+use super::stranger::Stranger;
 use super::{Guest, House, attend, greeting};
 use crate::dnsbl::{Answer, Waiter};
 use crate::journal::{Outcome, Stage};
-use crate::screen::{Early, Evidence, Screen, Test, Verdict};
+use crate::screen::{Evidence, Screen, Test, Verdict};
 
 /// How much of what a client says too early is looked at (postscreen's figure).
 const PEEK: usize = 1024;
 
-/// How much of it is shown in the journal.
-const SHOWN: usize = 100;
-
-/// How long a client that was turned away has for reading why, before the connection is torn down.
-const LINGER: Duration = Duration::from_secs(2);
-
 /// How many that were turned away may linger at once in a lane; beyond that they are closed at once.
 const LINGERING: usize = 2048;
-
-/// How much a client that was turned away may still say.
-const LAST_WORDS: usize = 65_536;
 
 /// Where strangers wait.
 #[derive(Debug)]
@@ -81,17 +73,6 @@ enum Who {
     Leaving {
         said: usize,
     },
-}
-
-/// A stranger who waits.
-#[derive(Debug)]
-pub(super) struct Stranger {
-    pub guest: Guest,
-    pub screen: Screen,
-    /// Whether the greeting has been begun with a line `220-`.
-    pub teased: bool,
-    /// What it said too early, fit to be shown.
-    pub said: Option<Box<str>>,
 }
 
 impl Lot {
@@ -378,37 +359,6 @@ impl Lot {
 /// What of `reply` a client can hear: where TLS comes first, nothing before it has begun.
 fn heard<'a>(guest: &Guest, reply: &'a [u8]) -> &'a [u8] {
     if guest.gate.settings.tls.is_first() { b"" } else { reply }
-}
-
-impl Stranger {
-    /// It has spoken; `peeked` is what.
-    fn spoke(&mut self, peeked: &[u8]) -> Option<Verdict> {
-        // Where TLS comes first, it is the client's turn.
-        if !self.screen.due().has(Test::Pregreet) || self.guest.gate.settings.tls.is_first() {
-            return None;
-        }
-        let early = Early::of(peeked);
-        self.guest.gate.metrics.spoke_early(early);
-        let verdict = self.screen.observe(Evidence::SpokeEarly(early));
-        let after = self.guest.arrived.elapsed().as_secs_f32();
-        self.said = Some(format!("{} bytes after {after:.2} s: {}", peeked.len(), shown(peeked)).into());
-        verdict
-    }
-}
-
-/// The first line of what was said, escaped and capped. What follows it may be an AUTH exchange: it is never shown,
-/// whatever ends the line, nor are the parameters of a command that has a password in them.
-fn shown(peeked: &[u8]) -> String {
-    let first = peeked.split(|byte| matches!(byte, b'\r' | b'\n' | 0)).next().unwrap_or_default();
-    let first = first.get(..SHOWN).unwrap_or(first);
-    let secret = |five: &[u8]| {
-        let [verb @ .., blank] = five else { return false };
-        (verb.eq_ignore_ascii_case(b"AUTH") || verb.eq_ignore_ascii_case(b"PASS")) && matches!(blank, b' ' | b'\t')
-    };
-    match first.windows(5).position(secret).and_then(|at| first.get(..at + 4)) {
-        Some(before) => format!("{} …", before.escape_ascii()),
-        None => first.escape_ascii().to_string(),
-    }
 }
 
 #[derive(PartialEq, Eq)]

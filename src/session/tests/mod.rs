@@ -22,8 +22,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::pregreet::Stranger;
 use super::recall::{Recall, recall};
+use super::stranger::Stranger;
 use super::{DialogueLimits, Door, Gate, Guest, House, Lane, Order, Scene, Settings};
 use crate::backend::{self, Announce, Backend};
 use crate::clock::Clock;

@@ -17,7 +17,7 @@
 use std::time::Duration;
 
 use gatepost::relay::ending::{AuthOutcome, Event};
-use gatepost::relay::{BareNewline, Opening, Settings, Timeouts, Tls};
+use gatepost::relay::{BareNewline, Limits, Opening, Settings, Timeouts, Tls};
 use gatepost::smtp::ehlo::{Keyword, Keywords};
 
 use self::claims::stage::Stage;
@@ -30,6 +30,7 @@ fn settings() -> Settings {
         auth: true,
         bare_newline: BareNewline::Normalize,
         max_errors: 2,
+        limits: Limits::default(),
         timeouts: Timeouts { command: long, data: long, reply: long, end_of_data: long, write: long },
     }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gatepost::relay::ending::{BackendFault, End, Event, ProtocolFault, Wait};
-use gatepost::relay::{BareNewline, Ending, Opening, Settings, Sides, Timeouts, Wire, run};
+use gatepost::relay::{BareNewline, Ending, Limits, Opening, Settings, Sides, Timeouts, Wire, run};
 use gatepost::smtp::ehlo::{Keyword, Keywords};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
@@ -33,6 +33,7 @@ fn settings() -> Settings {
         auth: true,
         bare_newline: BareNewline::Normalize,
         max_errors: 3,
+        limits: Limits::default(),
         timeouts: Timeouts { command: COMMAND, data: DATA, reply: REPLY, end_of_data: END_OF_DATA, write: WRITE },
     }
 }

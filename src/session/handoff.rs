@@ -13,6 +13,7 @@
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::Guest;
 use crate::backend::{Connection, Dialled, Failure, next_reply};
@@ -177,9 +178,13 @@ async fn ask(
     }
     let mut line = parts.concat();
     line.extend_from_slice(b"\r\n");
-    connection.write_all(&line).await.map_err(Failure::Broken)?;
-    connection.flush().await.map_err(Failure::Broken)?;
-    next_reply(connection, inbox, guest.gate.backend.settings().reply_timeout).await
+    let wait = guest.gate.backend.settings().reply_timeout;
+    let said = async {
+        connection.write_all(&line).await?;
+        connection.flush().await
+    };
+    timeout(wait, said).await.map_err(|_| Failure::ReplyTimeout(wait))?.map_err(Failure::Broken)?;
+    next_reply(connection, inbox, wait).await
 }
 
 /// Takes the reply at the front of `inbox` off it.

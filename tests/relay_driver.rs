@@ -9,6 +9,7 @@
 )]
 
 use std::future::pending;
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use gatepost::relay::ending::{BackendFault, End, Event, ProtocolFault, Wait};
 use gatepost::relay::{BareNewline, Ending, Limits, Opening, Settings, Sides, Timeouts, Wire, run};
 use gatepost::smtp::ehlo::{Keyword, Keywords};
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
@@ -577,9 +579,12 @@ async fn the_kernel_moves_what_is_not_watched() {
 /// Two ends of a connection, the first of which has next to no room for what comes.
 async fn narrow_sockets() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let near = TcpSocket::new_v4().unwrap();
+    let near = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    near.set_nonblocking(true).unwrap();
     near.set_recv_buffer_size(1024).unwrap();
-    let near = near.connect(listener.local_addr().unwrap()).await.unwrap();
+    // The smaller the segments, the less room a kernel makes for them at the other end.
+    near.set_tcp_mss(536).unwrap();
+    let near = TcpSocket::from_std_stream(near.into()).connect(listener.local_addr().unwrap()).await.unwrap();
     (near, listener.accept().await.unwrap().0)
 }
 
@@ -595,17 +600,16 @@ async fn a_client_whose_window_stays_shut() {
     let near = narrow_sockets().await;
     let running = start_with(hasty(), known(), near, sockets().await, b"");
     let (mut client, mut backend) = (running.client, running.backend);
-    let flood = tokio::spawn(async move {
-        // Until the backend is not read either: back-pressure goes all the way.
-        while client.write_all(b"HELP\r\n").await.is_ok() {}
-        client
-    });
-    let reply = format!("{}214 end\r\n", format!("214-{}\r\n", "h".repeat(900)).repeat(10));
+    // So much that the backend is not read either, in the end: back-pressure goes all the way.
+    say(&mut client, &"HELP\r\n".repeat(1000)).await;
+    let reply = format!("{}214 end\r\n", format!("214-{}\r\n", "h".repeat(900)).repeat(60));
     let mut heard = [0; 6];
     while backend.read_exact(&mut heard).await.is_ok() && backend.write_all(reply.as_bytes()).await.is_ok() {}
     let ending = running.relay.await.unwrap();
     assert_eq!(ending.end, End::TimedOut(Wait::ClientWrite));
-    drop(flood.await.unwrap());
+    // What it has not taken is not kept for it.
+    let left = client.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind());
+    assert_eq!(left, Err(ErrorKind::ConnectionReset));
 }
 
 #[tokio::test]

@@ -354,7 +354,10 @@ impl<E: FnMut(Event)> Relay<'_, E> {
 
     /// Brings the client what has been said to it, and closes.
     async fn part(&mut self, client: &mut impl Wire, end: End) {
-        if matches!(end, End::ClientReset | End::NoTls | End::Opaque | End::TimedOut(Wait::ClientWrite | Wait::Idle)) {
+        if end == End::TimedOut(Wait::ClientWrite) {
+            return client.give_up();
+        }
+        if matches!(end, End::ClientReset | End::NoTls | End::Opaque | End::TimedOut(Wait::Idle)) {
             return;
         }
         let said = timeout(self.settings.timeouts.write, poll_fn(|cx| say_last(cx, client, &mut self.down))).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gatepost::relay::machine::{Machine, Step};
-use gatepost::relay::{BareNewline, Opening, Settings, Timeouts};
+use gatepost::relay::{BareNewline, Limits, Opening, Settings, Timeouts};
 use gatepost::smtp::data::{Scanner, Then};
 use gatepost::smtp::ehlo::Keywords;
 
@@ -20,6 +20,7 @@ fn settings() -> Settings {
         auth: false,
         bare_newline: BareNewline::Normalize,
         max_errors: 20,
+        limits: Limits::default(),
         timeouts: Timeouts { command: long, data: long, reply: long, end_of_data: long, write: long },
     }
 }

@@ -12,9 +12,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use gatepost::config::{Config, Report, Severity};
 use gatepost::policy::access::Access;
+use gatepost::relay::Limits;
 use gatepost::screen::{Action, Test};
 use proptest::prelude::*;
 
@@ -456,9 +458,9 @@ fn shipped_names_of_bots_stay_beside_the_operator_s() {
 fn what_a_gate_says_goes_before_what_the_file_says() {
     let config = read(
         "hostname = 'mx.example.org'\nobserve = true\ncontact = 'file'\ntests.pregreet = { action = 'observe', ttl = '2d' }\n\
-         limits.commands = 30\nlimits.errors = 7\n\
+         limits.commands = 30\nlimits.errors = 7\nlimits.recipients = 200\nlimits.min_data_rate = 0\n\
          [[gate]]\nlisten = '192.0.2.1:25'\nbackend = '127.0.0.1:2525'\nobserve = false\ntests.pregreet = 'enforce'\n\
-         limits.commands = 40\ntests.helo.own = ['192.0.2.9', 'other.example']\n\
+         limits.commands = 40\nlimits.recipients = 300\nlimits.envelope_time = '2h'\ntests.helo.own = ['192.0.2.9', 'other.example']\n\
          [[gate]]\nname = 'two'\nlisten = '192.0.2.2:25'\nbackend = '127.0.0.1:2525'\ncontact = 'gate'\n",
     );
     let [one, two] = config.gates.as_slice() else { panic!("two gates") };
@@ -469,6 +471,9 @@ fn what_a_gate_says_goes_before_what_the_file_says() {
     assert_eq!(one.screen.rules[Test::Pregreet].ttl, two.screen.rules[Test::Pregreet].ttl);
     assert_eq!((one.dialogue.commands, two.dialogue.commands), (40, 30));
     assert_eq!((one.dialogue.errors, one.relay.max_errors), (7, 7));
+    let (here, there) = (one.relay.limits, two.relay.limits);
+    assert_eq!((here.recipients, here.min_rate, here.envelope), (300, 0, Duration::from_secs(7200)));
+    assert_eq!(there, Limits { recipients: 200, min_rate: 0, ..Limits::default() });
     assert_eq!(one.screen.names.own, ["mx.example.org", "other.example"]);
     let own: Vec<String> = one.screen.names.own_addresses.iter().map(ToString::to_string).collect();
     assert_eq!(own, ["192.0.2.1", "192.0.2.9"]);

@@ -17,7 +17,7 @@
 use std::time::Duration;
 
 use gatepost::relay::ending::{AuthOutcome, Event};
-use gatepost::relay::{BareNewline, Opening, Settings, Timeouts, Tls};
+use gatepost::relay::{BareNewline, Limits, Opening, Settings, Timeouts, Tls};
 use gatepost::smtp::ehlo::{Keyword, Keywords};
 
 use self::claims::stage::Stage;
@@ -30,6 +30,7 @@ fn settings() -> Settings {
         auth: true,
         bare_newline: BareNewline::Normalize,
         max_errors: 2,
+        limits: Limits::default(),
         timeouts: Timeouts { command: long, data: long, reply: long, end_of_data: long, write: long },
     }
 }
@@ -449,6 +450,218 @@ fn auth_exchanges() {
     );
 }
 
+fn few() -> Settings {
+    let limits = Limits { recipients: 2, idle_commands: 3, message_commands: 9, ..Limits::default() };
+    Settings { limits, ..settings() }
+}
+
+#[test]
+fn recipients_beyond_the_limit_are_put_off_and_the_message_goes_to_the_others() {
+    play(
+        &few(),
+        inside(),
+        r"
+        C: RCPT TO:<1@example.org>
+        C: RCPT TO:<2@example.org>
+        C: RCPT TO:<3@example.org>
+        C: DATA
+        toB: RCPT TO:<1@example.org>
+        toB: RCPT TO:<2@example.org>
+        toB: DATA
+        B: 250 1
+        B: 550 2
+        toC: 250 1
+        toC: 550 2
+        toC: 452 4.5.3 Too many recipients
+        B: 354 go
+        toC: 354 go
+        C: .
+        C: MAIL FROM:<>
+        C: RCPT TO:<4@example.org>
+        C: RCPT TO:<5@example.org>
+        toB: .
+        toB: MAIL FROM:<>
+        toB: RCPT TO:<4@example.org>
+        toB: RCPT TO:<5@example.org>
+        B: 250 3
+        B: 250 4
+        B: 250 5
+        B: 250 6
+        toC: 250 3
+        toC: 250 4
+        toC: 250 5
+        toC: 250 6
+        C: MAIL FROM:<>
+        C: RCPT TO:<6@example.org>
+        toB: MAIL FROM:<>
+        B: 503 nested
+        toC: 503 nested
+        toC: 452 4.5.3 Too many recipients",
+    );
+}
+
+#[test]
+fn each_way_to_begin_a_transaction_brings_its_own_recipients() {
+    for begin in ["RSET", "EHLO client.example", "BDAT 0 LAST"] {
+        play(
+            &few(),
+            inside(),
+            &format!(
+                r"
+        C: RCPT TO:<1@example.org>
+        C: RCPT TO:<2@example.org>
+        toB: RCPT TO:<1@example.org>
+        toB: RCPT TO:<2@example.org>
+        B: 250 1
+        B: 250 2
+        toC: 250 1
+        toC: 250 2
+        C: {begin}
+        toB: {begin}
+        B: 250 ok
+        toC: 250 ok
+        C: RCPT TO:<3@example.org>
+        toB: RCPT TO:<3@example.org>
+        B: 250 3
+        toC: 250 3"
+            ),
+        );
+    }
+}
+
+#[test]
+fn a_client_that_will_not_stop_naming_recipients() {
+    let lots = Settings { max_errors: 1, ..few() };
+    play(
+        &lots,
+        inside(),
+        r"
+        C: RCPT TO:<1@example.org>
+        C: RCPT TO:<2@example.org>
+        C: RCPT TO:<3@example.org>
+        C: RCPT TO:<4@example.org>
+        C: RCPT TO:<5@example.org>
+        C: RCPT TO:<6@example.org>
+        toB: RCPT TO:<1@example.org>
+        toB: RCPT TO:<2@example.org>
+        B: 250 1
+        B: 250 2
+        toC: 250 1
+        toC: 250 2
+        toC: 452 4.5.3 Too many recipients
+        toC: 452 4.5.3 Too many recipients
+        toC: 452 4.5.3 Too many recipients
+        toC: 421 4.7.0 Too many errors
+        end Some(ProtocolFault(TooManyErrors))",
+    );
+}
+
+#[test]
+fn commands_that_bring_no_message_on_its_way() {
+    play(
+        &few(),
+        known(),
+        r"
+        C: NOOP
+        C: VRFY a
+        C: RSET
+        C: HELP
+        C: QUIT
+        toB: NOOP
+        toB: VRFY a
+        toB: RSET
+        B: 250 1
+        B: 250 2
+        B: 250 3
+        toC: 250 1
+        toC: 250 2
+        toC: 250 3
+        toC: 421 4.7.0 Too many commands that send no message
+        end Some(ProtocolFault(TooManyCommands))",
+    );
+    // A message that is taken wipes the slate; one that is not does not.
+    for (reply, last) in
+        [("250 taken", "toB: NOOP"), ("550 no", "toC: 421 4.7.0 Too many commands that send no message")]
+    {
+        play(
+            &few(),
+            inside(),
+            &format!(
+                r"
+        C: NOOP
+        C: NOOP
+        C: NOOP
+        C: BDAT 1 LAST
+        C: x+
+        toB: NOOP
+        toB: NOOP
+        toB: NOOP
+        toB: BDAT 1 LAST
+        toB: x+
+        B: 250 1
+        B: 250 2
+        B: 250 3
+        B: {reply}
+        toC: 250 1
+        toC: 250 2
+        toC: 250 3
+        toC: {reply}
+        C: NOOP
+        {last}"
+            ),
+        );
+    }
+}
+
+#[test]
+fn commands_without_end() {
+    play(
+        &few(),
+        known(),
+        r"
+        C: MAIL FROM:<>
+        C: MAIL FROM:<>
+        C: MAIL FROM:<>
+        C: MAIL FROM:<>
+        C: MAIL FROM:<>
+        C: MAIL FROM:<>
+        C: MAIL FROM:<>
+        C: MAIL FROM:<>
+        C: MAIL FROM:<>
+        toB: MAIL FROM:<>
+        toB: MAIL FROM:<>
+        toB: MAIL FROM:<>
+        toB: MAIL FROM:<>
+        toB: MAIL FROM:<>
+        toB: MAIL FROM:<>
+        toB: MAIL FROM:<>
+        toB: MAIL FROM:<>
+        toB: MAIL FROM:<>
+        B: 250 1
+        B: 503 2
+        B: 503 3
+        B: 503 4
+        B: 503 5
+        B: 503 6
+        B: 503 7
+        B: 503 8
+        B: 503 9
+        toC: 250 1
+        toC: 503 2
+        toC: 503 3
+        toC: 503 4
+        toC: 503 5
+        toC: 503 6
+        toC: 503 7
+        toC: 503 8
+        toC: 503 9
+        C: BDAT 4
+        C: NOOP
+        toC: 421 4.7.0 Too many commands for one message
+        end Some(ProtocolFault(TooManyCommands))",
+    );
+}
+
 #[test]
 fn commands_that_go_nowhere() {
     let lots = Settings { max_errors: 9, ..settings() };
@@ -540,7 +753,8 @@ fn commands_that_go_nowhere() {
 
 #[test]
 fn no_more_than_a_row_of_commands_waits_for_answers() {
-    let mut stage = Stage::new(&settings(), known());
+    let limits = Limits { idle_commands: 1000, ..Limits::default() };
+    let mut stage = Stage::new(&Settings { limits, ..settings() }, known());
     stage.client_says(&b"NOOP\r\n".repeat(1000));
     assert_eq!(stage.to_backend.len(), 128 * 6);
     stage.backend_says(b"250 ok\r\n");

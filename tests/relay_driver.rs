@@ -9,15 +9,17 @@
 )]
 
 use std::future::pending;
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gatepost::relay::ending::{BackendFault, End, Event, ProtocolFault, Wait};
-use gatepost::relay::{BareNewline, Ending, Opening, Settings, Sides, Timeouts, Wire, run};
+use gatepost::relay::{BareNewline, Ending, Limits, Opening, Settings, Sides, Timeouts, Wire, run};
 use gatepost::smtp::ehlo::{Keyword, Keywords};
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -33,6 +35,7 @@ fn settings() -> Settings {
         auth: true,
         bare_newline: BareNewline::Normalize,
         max_errors: 3,
+        limits: Limits::default(),
         timeouts: Timeouts { command: COMMAND, data: DATA, reply: REPLY, end_of_data: END_OF_DATA, write: WRITE },
     }
 }
@@ -51,6 +54,16 @@ struct Running<S> {
 }
 
 fn start<S: Wire + 'static>(opening: Opening, near: (S, S), far: (S, S), unread: &[u8]) -> Running<S> {
+    start_with(settings(), opening, near, far, unread)
+}
+
+fn start_with<S: Wire + 'static>(
+    settings: Settings,
+    opening: Opening,
+    near: (S, S),
+    far: (S, S),
+    unread: &[u8],
+) -> Running<S> {
     let sides = Sides { client: near.1, client_bytes: unread.to_vec(), backend: far.0, backend_bytes: Vec::new() };
     let events = Arc::new(Mutex::new(Vec::new()));
     let (stop, stopped) = oneshot::channel::<()>();
@@ -61,7 +74,7 @@ fn start<S: Wire + 'static>(opening: Opening, near: (S, S), far: (S, S), unread:
                 pending::<()>().await;
             }
         };
-        run(sides, opening, &settings(), shutdown, |event| told.lock().unwrap().push(event)).await
+        run(sides, opening, &settings, shutdown, |event| told.lock().unwrap().push(event)).await
     });
     Running { client: near.0, backend: far.1, relay, events, stop: Some(stop) }
 }
@@ -154,27 +167,136 @@ async fn a_client_that_gives_no_command() {
     assert_eq!(running.ending().await.end, End::TimedOut(Wait::Command));
 }
 
+/// The ways into a message, each with what the backend answers before its bytes can come.
+const MESSAGES: [(&str, Option<&str>); 2] = [("DATA\r\n", Some("354 ok\r\n")), ("BDAT 100000 LAST\r\n", None)];
+
+async fn begin_message<S: Wire>(running: &mut Running<S>, (command, reply): (&str, Option<&str>)) {
+    say(&mut running.client, command).await;
+    expect(&mut running.backend, command).await;
+    if let Some(reply) = reply {
+        say(&mut running.backend, reply).await;
+        expect(&mut running.client, reply).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_stops_inside_a_message() {
-    for command in ["DATA\r\n", "BDAT 100 LAST\r\n"] {
+    for way in MESSAGES {
         let mut running = in_memory(known());
-        if command.starts_with('D') {
-            running.exchange(command, "354 ok\r\n").await;
-        } else {
-            say(&mut running.client, command).await;
-            expect(&mut running.backend, command).await;
-        }
-        let mut last = Instant::now();
-        for _ in 0..4 {
-            tokio::time::sleep(DATA / 2).await;
-            say(&mut running.client, "x").await;
-            last = Instant::now();
-        }
+        begin_message(&mut running, way).await;
+        let begun = Instant::now();
+        tokio::time::sleep(DATA / 2).await;
+        // Worth what was waited.
+        let text = "x".repeat(45_000);
+        say(&mut running.client, &text).await;
+        expect(&mut running.backend, &text).await;
         expect(&mut running.client, "421 4.4.2 Timed out\r\n").await;
-        assert_eq!(last.elapsed().as_secs(), DATA.as_secs());
-        assert_eq!(rest(&mut running.backend).await, "xxxx");
+        assert_eq!(begun.elapsed().as_secs(), (DATA / 2 + DATA).as_secs());
+        assert_eq!(rest(&mut running.backend).await, "");
         assert_eq!(running.ending().await.end, End::TimedOut(Wait::Data));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_byte_now_and_then_is_no_message() {
+    for way in MESSAGES {
+        let mut running = in_memory(known());
+        begin_message(&mut running, way).await;
+        let begun = Instant::now();
+        let (mut read, mut write) = tokio::io::split(running.client);
+        let drip = tokio::spawn(async move {
+            while write.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        });
+        let mut said = vec![0; 21];
+        read.read_exact(&mut said).await.unwrap();
+        assert_eq!(said, b"421 4.4.2 Timed out\r\n");
+        assert_eq!(begun.elapsed().as_secs(), DATA.as_secs());
+        assert_eq!(rest(&mut running.backend).await, "x".repeat(37));
+        let ending = running.relay.await.unwrap();
+        assert_eq!(ending.end, End::TimedOut(Wait::DataRate));
+        drip.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_keeps_the_rate_may_take_as_long_as_it_likes() {
+    let mut running = in_memory(known());
+    begin_message(&mut running, MESSAGES[0]).await;
+    let text = "x".repeat(5000);
+    for _ in 0..1000 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        say(&mut running.client, &text).await;
+        expect(&mut running.backend, &text).await;
+    }
+    running.exchange("\r\n.\r\n", "250 ok\r\n").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_not_blamed_for_a_slow_backend() {
+    let timeouts = Timeouts { data: Duration::from_secs(10), write: Duration::from_secs(600), ..settings().timeouts };
+    for way in MESSAGES {
+        let mut running = start_with(Settings { timeouts, ..settings() }, known(), duplex(1 << 16), duplex(1024), b"");
+        begin_message(&mut running, way).await;
+        let text = "x".repeat(100_000);
+        let (client, backend) = (&mut running.client, &mut running.backend);
+        tokio::join!(
+            async {
+                say(client, &text[..90_000]).await;
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                say(client, &text[90_000..]).await;
+            },
+            async {
+                tokio::time::sleep(Duration::from_secs(500)).await;
+                expect(backend, &text).await;
+            }
+        );
+        // Now it is the client's turn again, and there is as much time as ever.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        if way.1.is_some() {
+            running.exchange("\r\n.\r\n", "250 ok\r\n").await;
+        } else {
+            say(&mut running.backend, "250 ok\r\n").await;
+            expect(&mut running.client, "250 ok\r\n").await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_of_an_auth_exchange_is_a_whole_act() {
+    let mut running = in_memory(known());
+    running.exchange("AUTH LOGIN\r\n", "334 VXNlcm5hbWU6\r\n").await;
+    let begun = Instant::now();
+    for _ in 0..59 {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        say(&mut running.client, "a").await;
+    }
+    expect(&mut running.client, "421 4.4.2 Timed out\r\n").await;
+    assert_eq!(begun.elapsed().as_secs(), COMMAND.as_secs());
+    assert_eq!(running.ending().await.end, End::TimedOut(Wait::Command));
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_that_lead_to_no_message_are_waited_for_an_hour_in_all() {
+    let mut running = in_memory(known());
+    let begun = Instant::now();
+    for n in 0..13 {
+        tokio::time::sleep(COMMAND - Duration::from_secs(1)).await;
+        // What the backend takes for its answers is not the client's time.
+        say(&mut running.client, "NOOP\r\n").await;
+        expect(&mut running.backend, "NOOP\r\n").await;
+        tokio::time::sleep(REPLY / 2).await;
+        say(&mut running.backend, "250 ok\r\n").await;
+        expect(&mut running.client, "250 ok\r\n").await;
+        if n == 0 {
+            running.exchange("BDAT 0 LAST\r\n", "250 a message\r\n").await;
+        }
+    }
+    expect(&mut running.client, "421 4.4.2 Timed out\r\n").await;
+    let before = COMMAND - Duration::from_secs(1) + REPLY / 2;
+    assert_eq!(begun.elapsed().as_secs(), (before + Limits::default().envelope + REPLY / 2 * 12).as_secs());
+    assert_eq!(running.ending().await.end, End::TimedOut(Wait::Envelope));
 }
 
 #[tokio::test(start_paused = true)]
@@ -239,6 +361,37 @@ async fn a_client_that_never_reads() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_reads_a_byte_now_and_then() {
+    let mut running = start(known(), duplex(32), duplex(1 << 16), b"");
+    for _ in 0..20 {
+        say(&mut running.client, "NOOP\r\n").await;
+        expect(&mut running.backend, "NOOP\r\n").await;
+        say(&mut running.backend, "250 ok\r\n").await;
+    }
+    let mut got = Vec::new();
+    while let Ok(byte) = running.client.read_u8().await {
+        got.push(byte);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    // What the connection held, one at once, and one for each time that it came back for more.
+    assert_eq!(got.len() as u64, 32 + 1 + WRITE.as_secs() / 5);
+    assert_eq!(running.ending().await.end, End::TimedOut(Wait::ClientWrite));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_takes_a_byte_now_and_then() {
+    let mut running = start(known(), duplex(1 << 16), duplex(64), b"");
+    begin_message(&mut running, MESSAGES[0]).await;
+    let begun = Instant::now();
+    say(&mut running.client, &"x".repeat(1000)).await;
+    while running.backend.read_u8().await.is_ok() && begun.elapsed() < WRITE * 2 {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    expect(&mut running.client, "421 4.3.0 Service not available, try again later\r\n").await;
+    assert_eq!(running.ending().await.end, End::TimedOut(Wait::BackendWrite));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_backend_that_takes_nothing() {
     // As it comes, and as it has to be copied.
     for text in ["x", "\n"] {
@@ -281,7 +434,7 @@ async fn a_slow_backend_slows_the_client_and_nobody_loses_a_byte() {
 #[tokio::test(start_paused = true)]
 async fn when_nothing_reads_nothing_deadlocks() {
     // Both directions full at once: each side writes all it has before it reads.
-    let mut running = start(known(), duplex(64), duplex(64), b"");
+    let mut running = start_with(hasty(), known(), duplex(64), duplex(64), b"");
     let commands = "NOOP\r\n".repeat(4000);
     let replies = "250 ok\r\n".repeat(4000);
     let (client, backend) = (&mut running.client, &mut running.backend);
@@ -421,6 +574,56 @@ async fn the_kernel_moves_what_is_not_watched() {
     assert_eq!(ending.end, End::Opaque);
     assert_eq!(ending.tally.to_backend, (10 + 8 + SIZE) as u64);
     assert_eq!(ending.tally.to_client, (8 + 15 + SIZE) as u64);
+}
+
+/// Two ends of a connection, the first of which has next to no room for what comes.
+async fn narrow_sockets() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let near = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    near.set_nonblocking(true).unwrap();
+    near.set_recv_buffer_size(1024).unwrap();
+    // The smaller the segments, the less room a kernel makes for them at the other end.
+    near.set_tcp_mss(536).unwrap();
+    let near = TcpSocket::from_std_stream(near.into()).connect(listener.local_addr().unwrap()).await.unwrap();
+    (near, listener.accept().await.unwrap().0)
+}
+
+/// Settings under which a second of a shut window is too much, and no number of commands.
+fn hasty() -> Settings {
+    let timeouts = Timeouts { write: Duration::from_secs(1), ..settings().timeouts };
+    let limits = Limits { idle_commands: u32::MAX, ..Limits::default() };
+    Settings { timeouts, limits, ..settings() }
+}
+
+#[tokio::test]
+async fn a_client_whose_window_stays_shut() {
+    let near = narrow_sockets().await;
+    let running = start_with(hasty(), known(), near, sockets().await, b"");
+    let (mut client, mut backend) = (running.client, running.backend);
+    // So much that the backend is not read either, in the end: back-pressure goes all the way.
+    say(&mut client, &"HELP\r\n".repeat(1000)).await;
+    let reply = format!("{}214 end\r\n", format!("214-{}\r\n", "h".repeat(900)).repeat(60));
+    let mut heard = [0; 6];
+    while backend.read_exact(&mut heard).await.is_ok() && backend.write_all(reply.as_bytes()).await.is_ok() {}
+    let ending = running.relay.await.unwrap();
+    assert_eq!(ending.end, End::TimedOut(Wait::ClientWrite));
+    // What it has not taken is not kept for it.
+    let left = client.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind());
+    assert_eq!(left, Err(ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
+async fn a_backend_whose_window_stays_shut() {
+    let (backend, towards) = narrow_sockets().await;
+    let mut running = start_with(hasty(), known(), sockets().await, (towards, backend), b"");
+    begin_message(&mut running, MESSAGES[0]).await;
+    let (mut read, mut write) = running.client.into_split();
+    let flood = tokio::spawn(async move { while write.write_all(&[b'x'; 4096]).await.is_ok() {} });
+    let mut said = vec![0; 50];
+    read.read_exact(&mut said).await.unwrap();
+    assert!(said.starts_with(b"421 4.3.0 "), "{}", said.escape_ascii());
+    assert_eq!(running.relay.await.unwrap().end, End::TimedOut(Wait::BackendWrite));
+    flood.await.unwrap();
 }
 
 #[tokio::test]

@@ -167,6 +167,7 @@ impl GateEntry {
                 auth: self.offer_auth,
                 bare_newline: self.bare_newline,
                 max_errors: limits.0.errors(limits.1),
+                limits: limits.0.relay(limits.1),
                 timeouts: own.timeouts.relay(&above.timeouts),
             }),
             dialogue: limits.0.dialogue(limits.1, inspection),

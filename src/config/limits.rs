@@ -107,6 +107,11 @@ pub(super) struct LimitsEntry {
     line_length: Option<usize>,
     command_time: Option<Spanned<Duration>>,
     dialogue_time: Option<Duration>,
+    recipients: Option<u32>,
+    idle_commands: Option<u32>,
+    message_commands: Option<u32>,
+    envelope_time: Option<Duration>,
+    min_data_rate: Option<u32>,
 }
 
 impl LimitsEntry {
@@ -120,6 +125,12 @@ impl LimitsEntry {
             line_length: table.value("line_length", count(512..=AUTH_LIMIT as i64)).map(Spanned::into_inner),
             command_time: table.value("command_time", span(SECOND..=HOUR)),
             dialogue_time: table.value("dialogue_time", span(SECOND..=HOUR * 24)).map(Spanned::into_inner),
+            // RFC 5321 §4.5.3.1.8: a server has to take 100.
+            recipients: table.value("recipients", count(100..=1_000_000)).map(Spanned::into_inner),
+            idle_commands: table.value("idle_commands", count(5..=1_000_000)).map(Spanned::into_inner),
+            message_commands: table.value("message_commands", count(200..=1_000_000_000)).map(Spanned::into_inner),
+            envelope_time: table.value("envelope_time", span(SECOND..=HOUR * 24)).map(Spanned::into_inner),
+            min_data_rate: table.value("min_data_rate", count(0..=1_000_000)).map(Spanned::into_inner),
         }
     }
 
@@ -152,6 +163,18 @@ impl LimitsEntry {
             inspection.warning(command.span(), Wrong::new(cause, remedy));
         }
         limits
+    }
+
+    /// How much a client may ask for once it is handed on, and how slow it may be.
+    pub(super) fn relay(&self, above: &Self) -> relay::Limits {
+        let usual = relay::Limits::default();
+        relay::Limits {
+            recipients: self.recipients.or(above.recipients).unwrap_or(usual.recipients),
+            idle_commands: self.idle_commands.or(above.idle_commands).unwrap_or(usual.idle_commands),
+            message_commands: self.message_commands.or(above.message_commands).unwrap_or(usual.message_commands),
+            envelope: self.envelope_time.or(above.envelope_time).unwrap_or(usual.envelope),
+            min_rate: self.min_data_rate.or(above.min_data_rate).unwrap_or(usual.min_rate),
+        }
     }
 
     /// How many refused commands a client may give.

@@ -18,7 +18,7 @@ use super::buffer::SIZE;
 use super::ending::{End, Event, ProtocolFault, Tally, Wait};
 use super::flow::Flow;
 use super::machine::{Machine, Step};
-use super::waits::{self, Waits};
+use super::waits::{self, Pace, Waits};
 use super::{Opening, Settings, Wire};
 use crate::smtp::reply::REPLY_LIMIT;
 
@@ -69,7 +69,7 @@ pub async fn run<C: Wire, B: Wire>(
         waits: Waits::default(),
         backend_deaf: false,
         draining: false,
-        client_reads: 0,
+        client_bytes: 0,
         splice: cfg!(target_os = "linux"),
     };
     drop((client_bytes, backend_bytes));
@@ -131,8 +131,8 @@ struct Relay<'s, E> {
     /// Whether writing to the backend has failed. What it said last may still be worth reading.
     backend_deaf: bool,
     draining: bool,
-    /// How often bytes have come from the client.
-    client_reads: u64,
+    /// How many bytes have come from the client.
+    client_bytes: u64,
     /// Whether to let the kernel move the bytes when nothing is to be watched.
     splice: bool,
 }
@@ -154,7 +154,7 @@ impl<E: FnMut(Event)> Relay<'_, E> {
         }
         loop {
             let now = Instant::now();
-            let Some((until, wait)) = self.waits.update(self.waiting(), now, &self.settings.timeouts) else {
+            let Some((until, wait)) = self.waits.update(self.waiting(), now, self.settings) else {
                 return Poll::Pending;
             };
             if until <= now {
@@ -197,11 +197,13 @@ impl<E: FnMut(Event)> Relay<'_, E> {
             false => self.up.poll_read(cx, ends.client),
         };
         let from_client = match from_client {
-            Poll::Ready(Ok(_)) => true,
+            Poll::Ready(Ok(count)) => {
+                self.client_bytes += count as u64;
+                true
+            }
             Poll::Ready(Err(_)) => return Err(Turn::Over(self.torn(End::ClientReset))),
             Poll::Pending => false,
         };
-        self.client_reads += u64::from(from_client);
         let from_backend = match self.down.poll_read(cx, ends.backend) {
             Poll::Ready(Ok(_)) => true,
             Poll::Ready(Err(_)) if self.machine.is_opaque() => return Err(Turn::Over(End::Opaque)),
@@ -311,17 +313,20 @@ impl<E: FnMut(Event)> Relay<'_, E> {
     /// Who is being waited for. A side whose bytes the other does not take is not.
     fn waiting(&self) -> waits::Now {
         if self.machine.is_opaque() {
-            let moved = self.up.written + self.down.written + self.client_reads;
+            let moved = self.up.written + self.down.written + self.client_bytes;
             return waits::Now { client: Some((Wait::Idle, moved)), ..waits::Now::default() };
         }
         let acts = self.machine.acts();
-        let act = |wait| if wait == Wait::Data { self.client_reads } else { acts.client };
-        let stuck = |flow: &Flow, wait| flow.is_blocked().then_some((wait, flow.written));
+        let client = self.machine.client_wait().filter(|_| !self.up.is_blocked());
+        let backend = self.machine.backend_wait().filter(|_| !self.down.is_blocked());
+        let takes = |flow: &Flow| Pace { waiting: flow.is_blocked(), moved: flow.written };
         waits::Now {
-            client: self.machine.client_wait().filter(|_| !self.up.is_blocked()).map(|wait| (wait, act(wait))),
-            backend: self.machine.backend_wait().filter(|_| !self.down.is_blocked()).map(|wait| (wait, acts.backend)),
-            client_write: stuck(&self.down, Wait::ClientWrite),
-            backend_write: stuck(&self.up, Wait::BackendWrite),
+            client: client.filter(|&wait| wait != Wait::Data).map(|wait| (wait, acts.client)),
+            backend: backend.map(|wait| (wait, acts.backend)),
+            data: Pace { waiting: client == Some(Wait::Data), moved: self.client_bytes },
+            client_write: takes(&self.down),
+            backend_write: takes(&self.up),
+            messages: self.machine.messages(),
         }
     }
 
@@ -332,7 +337,7 @@ impl<E: FnMut(Event)> Relay<'_, E> {
 
         self.splice = false;
         let (client, backend) = (client?, backend?);
-        let idle = waits::length(Wait::Idle, &self.settings.timeouts);
+        let idle = waits::idle(&self.settings.timeouts);
         // Boxed: few connections come this far, and all would carry it.
         match Box::pin(splice(client, backend, &mut self.up, &mut self.down, idle)).await {
             Done::Closed => Some(End::Opaque),
@@ -349,7 +354,10 @@ impl<E: FnMut(Event)> Relay<'_, E> {
 
     /// Brings the client what has been said to it, and closes.
     async fn part(&mut self, client: &mut impl Wire, end: End) {
-        if matches!(end, End::ClientReset | End::NoTls | End::Opaque | End::TimedOut(Wait::ClientWrite | Wait::Idle)) {
+        if end == End::TimedOut(Wait::ClientWrite) {
+            return client.give_up();
+        }
+        if matches!(end, End::ClientReset | End::NoTls | End::Opaque | End::TimedOut(Wait::Idle)) {
             return;
         }
         let said = timeout(self.settings.timeouts.write, poll_fn(|cx| say_last(cx, client, &mut self.down))).await;

@@ -132,6 +132,8 @@ pub enum ProtocolFault {
     LineTooLong,
     /// More refused commands than allowed.
     TooManyErrors,
+    /// More commands than allowed from one message to the next.
+    TooManyCommands,
     /// BDAT where CHUNKING was not offered, or without a size that can be read: what follows could be chunk or command.
     Chunk,
     /// A line of an AUTH exchange that is none.
@@ -151,15 +153,19 @@ pub enum ProtocolFault {
 pub enum Wait {
     /// The client's next command.
     Command,
-    /// The next bytes of mail data.
+    /// The next bytes of mail data: none came in all the time that there is for them.
     Data,
+    /// More of the mail data than came: so little did that the time ran out.
+    DataRate,
+    /// The client's commands, all together, from one message to the next.
+    Envelope,
     /// The backend's reply to a command, or its greeting.
     Reply,
     /// The backend's reply to the end of data.
     EndOfData,
-    /// The client, to take bytes.
+    /// The client, to take bytes, or to take them faster.
     ClientWrite,
-    /// The backend, to take bytes.
+    /// The backend, to take bytes, or to take them faster.
     BackendWrite,
     /// Either side, to say anything, after TLS has begun.
     Idle,

@@ -10,6 +10,7 @@
 //! | `own`, `outstanding` | what gatepost says itself; whose turn it is to answer |
 //! | [`ending`] | what a relay tells of itself: events, tallies, how it ended |
 //! | `tls` | where TLS with the client ends, and what it may be offered because of that |
+//! | `limits` | how much one client may ask for |
 //! | `driver`, `flow`, `buffer`, `waits` | the machine between two sockets: reading, writing, back-pressure, deadlines |
 //! | `splice` | what is left when nothing is to be watched: the kernel moves the bytes |
 
@@ -17,6 +18,7 @@ mod buffer;
 mod driver;
 pub mod ending;
 mod flow;
+mod limits;
 pub mod machine;
 mod outstanding;
 mod own;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use crate::smtp::ehlo::Keywords;
 
 pub use self::driver::{Ending, Sides, run};
+pub use self::limits::Limits;
 pub use self::tls::Tls;
 pub use self::wire::{NoTls, Wire};
 pub use crate::smtp::data::BareNewline;
@@ -44,6 +47,8 @@ pub struct Settings {
     pub bare_newline: BareNewline,
     /// Commands that gatepost itself refuses (unknown, malformed) before it answers 421.
     pub max_errors: u32,
+    /// How much a client may ask for, and how slow it may be.
+    pub limits: Limits,
     /// The waits.
     pub timeouts: Timeouts,
 }
@@ -53,13 +58,13 @@ pub struct Settings {
 pub struct Timeouts {
     /// For the client's next command.
     pub command: Duration,
-    /// For the next bytes of mail data.
+    /// For mail data: what a client has in hand when it begins, and at most; see [`Limits::min_rate`].
     pub data: Duration,
     /// For the backend's reply to a command.
     pub reply: Duration,
     /// For the backend's reply to the end of data.
     pub end_of_data: Duration,
-    /// For either side to take bytes.
+    /// For either side to take bytes: what it has in hand when it begins to lag, and at most; see [`Limits::min_rate`].
     pub write: Duration,
 }
 

@@ -19,6 +19,9 @@ pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {
         Tls::EndToEnd
     }
 
+    /// Closing is to throw away at once what the other end has not taken, rather than let the kernel offer it for minutes.
+    fn give_up(&mut self) {}
+
     /// Becomes a TLS connection in place, as the server of it; said only where TLS [is offered](Tls::is_offered). All that
     /// was written has been flushed, and no byte has been read that the handshake could need. It keeps its own deadline.
     fn start_tls(&mut self) -> impl Future<Output = Result<(), NoTls>> + Send {
@@ -34,6 +37,11 @@ impl Wire for TcpStream {
     fn tcp(&self) -> Option<&TcpStream> {
         Some(self)
     }
+
+    fn give_up(&mut self) {
+        // One that is torn already has thrown it away.
+        let _ = self.set_zero_linger();
+    }
 }
 
 impl Wire for DuplexStream {}
@@ -45,6 +53,10 @@ impl<W: Wire> Wire for &mut W {
 
     fn tls(&self) -> Tls {
         (**self).tls()
+    }
+
+    fn give_up(&mut self) {
+        (**self).give_up();
     }
 
     fn start_tls(&mut self) -> impl Future<Output = Result<(), NoTls>> + Send {

@@ -115,6 +115,14 @@ impl<C: Wire> Wire for Connection<C> {
         }
     }
 
+    fn give_up(&mut self) {
+        match &mut self.stream {
+            Stream::Plain(stream) => stream.give_up(),
+            Stream::Tls(stream) => stream.get_mut().0.give_up(),
+            Stream::Gone => {}
+        }
+    }
+
     async fn start_tls(&mut self) -> Result<(), NoTls> {
         let gate = Arc::clone(&self.gate);
         let Tls::Here(here) = &gate.settings.tls else { return Err(NoTls) };

@@ -13,6 +13,7 @@
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::Guest;
 use crate::backend::{Connection, Dialled, Failure, next_reply};
@@ -177,9 +178,13 @@ async fn ask(
     }
     let mut line = parts.concat();
     line.extend_from_slice(b"\r\n");
-    connection.write_all(&line).await.map_err(Failure::Broken)?;
-    connection.flush().await.map_err(Failure::Broken)?;
-    next_reply(connection, inbox, guest.gate.backend.settings().reply_timeout).await
+    let wait = guest.gate.backend.settings().reply_timeout;
+    let said = async {
+        connection.write_all(&line).await?;
+        connection.flush().await
+    };
+    timeout(wait, said).await.map_err(|_| Failure::ReplyTimeout(wait))?.map_err(Failure::Broken)?;
+    next_reply(connection, inbox, wait).await
 }
 
 /// Takes the reply at the front of `inbox` off it.
@@ -224,7 +229,10 @@ pub(super) fn outcome(end: &End) -> Outcome {
         End::BackendRefused(_) => Outcome::Relayed,
         End::BackendEof | End::BackendFault(_) => Outcome::BackendFailed,
         End::TimedOut(Wait::Reply | Wait::EndOfData | Wait::BackendWrite) => Outcome::BackendFailed,
-        End::TimedOut(Wait::Command | Wait::Data | Wait::ClientWrite | Wait::Idle) => Outcome::TimedOut,
+        End::TimedOut(
+            Wait::Command | Wait::Data | Wait::DataRate | Wait::Envelope | Wait::ClientWrite | Wait::Idle,
+        ) => Outcome::TimedOut,
+        End::ProtocolFault(ProtocolFault::TooManyErrors | ProtocolFault::TooManyCommands) => Outcome::Limited,
         End::ProtocolFault(_) | End::NoTls => Outcome::ProtocolFault,
         End::Shutdown => Outcome::Shutdown,
     }
@@ -250,6 +258,7 @@ pub(super) fn note(end: &End) -> Option<String> {
         End::ProtocolFault(fault) => match fault {
             ProtocolFault::LineTooLong => "a command line over the limit",
             ProtocolFault::TooManyErrors => "too many errors",
+            ProtocolFault::TooManyCommands => "too many commands from one message to the next",
             ProtocolFault::Chunk => "BDAT that was not offered, or without a size",
             ProtocolFault::AuthLine => "a line of an AUTH exchange that is none",
             ProtocolFault::BehindStartTls => "bytes in the clear behind STARTTLS",
@@ -260,10 +269,12 @@ pub(super) fn note(end: &End) -> Option<String> {
         End::TimedOut(wait) => match wait {
             Wait::Command => "the client sent no command in time",
             Wait::Data => "the client sent no mail data in time",
+            Wait::DataRate => "the client sent mail data too slowly",
+            Wait::Envelope => "the client took too long over its commands from one message to the next",
             Wait::Reply => "the backend did not reply in time",
             Wait::EndOfData => "the backend did not reply to the end of data in time",
-            Wait::ClientWrite => "the client took no bytes in time",
-            Wait::BackendWrite => "the backend took no bytes in time",
+            Wait::ClientWrite => "the client took what it was told too slowly, or not at all",
+            Wait::BackendWrite => "the backend took what the client sent too slowly, or not at all",
             Wait::Idle => "neither side said anything in time after TLS had begun",
         },
     };

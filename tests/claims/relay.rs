@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use gatepost::relay::ending::End;
-use gatepost::relay::{BareNewline, Opening, Settings, Timeouts, Tls};
+use gatepost::relay::{BareNewline, Limits, Opening, Settings, Timeouts, Tls};
 
 use super::data::{assert_unambiguous, reference};
 use super::stage::Stage;
@@ -59,6 +59,8 @@ fn settings() -> Settings {
         auth: true,
         bare_newline: BareNewline::Normalize,
         max_errors: 20,
+        // Few, so that they are come to.
+        limits: Limits { recipients: 2, idle_commands: 8, message_commands: 16, ..Limits::default() },
         timeouts: Timeouts { command: long, data: long, reply: long, end_of_data: long, write: long },
     }
 }

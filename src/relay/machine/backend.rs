@@ -127,6 +127,7 @@ impl Machine {
                 self.transaction = false;
                 if accepted {
                     self.tally.messages += 1;
+                    self.count.message_taken();
                     self.event = Some(Event::MessageAccepted);
                 }
             }

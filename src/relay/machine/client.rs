@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::{Client, Machine, Step};
 use crate::relay::ending::{End, Event, ProtocolFault};
+use crate::relay::limits::Excess;
 use crate::relay::outstanding::Due;
 use crate::relay::own::Own;
 use crate::relay::tls::Tls;
@@ -68,6 +69,9 @@ impl Machine {
             return self.refuse(line.length, Own::ControlBytes);
         }
         let command = Command::parse(line.text);
+        if let Some(step) = self.excess(command.verb(), line) {
+            return step;
+        }
         let due = match command.verb() {
             verb if self.hello_due && !needs_no_hello(verb) => return self.hello_first(verb, line),
             Verb::Unknown | Verb::Xclient | Verb::Xforward => return self.refuse(line.length, Own::UnknownCommand),
@@ -118,6 +122,16 @@ impl Machine {
         self.pass_line(line)
     }
 
+    /// Counts a command, and answers it if it is one too many.
+    fn excess(&mut self, verb: Verb, line: Line<'_>) -> Option<Step> {
+        let nested = verb == Verb::Mail && (self.transaction || self.outstanding.contains(Due::Mail));
+        Some(match self.count.command(verb, nested, &self.limits)? {
+            Excess::Recipient => self.answer(line.length, Own::TooManyRecipients),
+            Excess::Recipients => self.refuse(line.length, Own::TooManyRecipients),
+            Excess::Commands(own) => self.leave(line.length, own, ProtocolFault::TooManyCommands),
+        })
+    }
+
     /// Why STARTTLS cannot be passed on, if it cannot.
     fn bars_start_tls(&self) -> Option<Own> {
         if self.tls == Tls::Begun {
@@ -153,6 +167,9 @@ impl Machine {
             return self.leave(line.length, Own::ChunkSize, ProtocolFault::Chunk);
         };
         self.outstanding.push(if last { Due::LastChunk } else { Due::Chunk });
+        if last {
+            self.count.transaction_over();
+        }
         if size > 0 {
             self.client = Client::Chunk(size);
         }
@@ -209,6 +226,7 @@ impl Machine {
     fn end_of_data(&mut self) {
         self.acts.client += 1;
         self.leave_data(Client::Commands);
+        self.count.transaction_over();
         self.outstanding.push(Due::EndOfData);
     }
 

@@ -42,6 +42,7 @@ mod client;
 use std::borrow::Cow;
 
 use super::ending::{BackendFault, End, Event, Tally, Wait};
+use super::limits::{Count, Limits};
 use super::outstanding::{Due, Outstanding};
 use super::own::Own;
 use super::{BareNewline, Opening, Settings, Tls};
@@ -87,6 +88,8 @@ pub struct Machine {
     tls: Tls,
     newline: BareNewline,
     max_errors: u32,
+    limits: Limits,
+    count: Count,
     /// What the client's bytes are.
     client: Client,
     /// Whose turn it is to answer.
@@ -157,6 +160,8 @@ impl Machine {
             tls,
             newline: settings.bare_newline,
             max_errors: settings.max_errors,
+            limits: settings.limits,
+            count: Count::default(),
             client: Client::Commands,
             outstanding: Outstanding::new(),
             offered: Keywords::NONE,
@@ -226,6 +231,11 @@ impl Machine {
         self.acts
     }
 
+    /// How many messages the backend has taken.
+    pub fn messages(&self) -> u64 {
+        self.tally.messages
+    }
+
     /// What the client is waited for: [`Wait::Command`] or [`Wait::Data`], if it is waited for.
     pub fn client_wait(&self) -> Option<Wait> {
         match self.client {
@@ -253,7 +263,7 @@ impl Machine {
         match wait {
             _ if !self.client_can_read() => b"",
             Wait::ClientWrite | Wait::Idle => b"",
-            Wait::Command | Wait::Data => Own::TooSlow.bytes(),
+            Wait::Command | Wait::Data | Wait::DataRate | Wait::Envelope => Own::TooSlow.bytes(),
             Wait::Reply | Wait::EndOfData | Wait::BackendWrite => Own::BackendTrouble.bytes(),
         }
     }

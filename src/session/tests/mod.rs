@@ -87,6 +87,7 @@ fn settings(backend: SocketAddr) -> Settings {
             auth: false,
             bare_newline: BareNewline::Normalize,
             max_errors: 20,
+            limits: relay::Limits::default(),
             timeouts: Timeouts {
                 command: Duration::from_secs(300),
                 data: Duration::from_secs(180),

@@ -12,7 +12,7 @@
 mod host;
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
 use std::thread;
 
@@ -102,6 +102,15 @@ fn data(kept: &[Transaction]) -> impl Iterator<Item = &[u8]> {
     kept.iter().map(|transaction| &transaction.data[..])
 }
 
+/// Asks to have mail relayed to a foreign domain, and is answered in this way.
+#[track_caller]
+fn relay(dialogue: &mut Dialogue, answer: &str) {
+    dialogue.expect("220");
+    dialogue.say("EHLO client.test").expect("250");
+    dialogue.say("MAIL FROM:<bob@example.org>").expect("250");
+    dialogue.say("RCPT TO:<somebody@example.net>").expect(answer);
+}
+
 /// Everything that holds where the routes are right.
 fn deliver_in_both_families(network: &Network) {
     let mail_server = Mta::start(network);
@@ -123,12 +132,7 @@ fn deliver_in_both_families(network: &Network) {
             letters.extend(sent);
         }
         // Not for the trust that the gate's network has.
-        let mut stranger = network.clients.run(|| Dialogue::from(client(family, 3), server));
-        stranger.expect("220");
-        stranger.say("EHLO client.test").expect("250");
-        stranger.say("MAIL FROM:<bob@example.org>").expect("250");
-        stranger.say("RCPT TO:<somebody@example.net>").expect("554 5.7.1");
-        stranger.say("QUIT").expect("221");
+        relay(&mut network.clients.run(|| Dialogue::from(client(family, 3), server)), "554 5.7.1");
     }
     let kept = mail_server.sink.wait_for(letters.len());
     assert_eq!(kept.len(), letters.len());
@@ -290,12 +294,6 @@ fn a_mail_server_on_the_gate_s_own_host_is_at_loopback() {
     }
     let log = mta.log();
     assert_eq!(log.matches(&format!(": client=unknown[{ip}]")).count(), 2, "{log}");
-    let relay = |dialogue: &mut Dialogue, answer: &str| {
-        dialogue.expect("220");
-        dialogue.say("EHLO client.test").expect("250");
-        dialogue.say("MAIL FROM:<bob@example.org>").expect("250");
-        dialogue.say("RCPT TO:<somebody@example.net>").expect(answer);
-    };
     relay(&mut network.clients.run(|| Dialogue::from(ip, server)), "554 5.7.1");
     // A client on the gate's own host is there too: that is what it is shown as.
     relay(&mut network.gate.run(|| Dialogue::from(GATE_V4, server)), "554 5.7.1");
@@ -306,6 +304,86 @@ fn a_mail_server_on_the_gate_s_own_host_is_at_loopback() {
     let said = gatepost.complaints();
     assert_eq!(said.matches(FAMILY).count(), 1, "{said}");
     assert!(!mta.log().contains("NOQUEUE: reject: RCPT from unknown[127.0.0.1]"), "{}", mta.log());
+}
+
+#[test]
+fn who_is_near_is_shown_truly_or_not_at_all() {
+    if !present(&PEERS) {
+        return;
+    }
+    let network = Network::start();
+    network.gate.deploy("transparent-routes.sh", &["gate", INNER]);
+    network.make_gate_the_default_gateway();
+    let mail_server = Mta::start(&network);
+    let gatepost = gate_before(&network, &format!("{MTA_NAME}:25"), "");
+    let seen = |ip: IpAddr| mail_server.postfix.log().contains(&format!("]: connect from unknown[{ip}]"));
+    for family in Family::BOTH {
+        let (server, loopback) = match family {
+            Family::V4 => (gate(family, 25), IpAddr::from(Ipv4Addr::LOCALHOST)),
+            Family::V6 => (gate(family, 25), IpAddr::from(Ipv6Addr::LOCALHOST)),
+        };
+        // On the gate's host: by its own address it is there, and no more trusted than that.
+        relay(&mut network.gate.run(|| Dialogue::from(server.ip(), server)), "554 5.7.1");
+        assert!(seen(server.ip()), "{}", mail_server.postfix.log());
+        // Not so by loopback, which on the mail server means another host. (It is let in untested, and so hears it first.)
+        network.gate.run(|| Dialogue::from(loopback, server)).expect("421");
+        // The mail server itself would not believe it.
+        let itself = mta(family, 25).ip();
+        relay(&mut network.mta.run(|| Dialogue::from(itself, server)), "421");
+        assert!(!seen(itself), "{}", mail_server.postfix.log());
+        for (ip, note) in [(loopback, "means nothing to another host"), (itself, "at the backend's own address")] {
+            let record = gatepost.wait_for_record(|record| record["client"] == ip.to_string());
+            assert!(record["note"].as_str().is_some_and(|said| said.contains(note)), "{record:#}");
+        }
+    }
+    mail_server.assert_never_took_the_gate_for_a_client();
+    assert!(!gatepost.complaints().contains("the backend does not answer"), "{}", gatepost.complaints());
+}
+
+#[test]
+fn a_client_with_no_port_left_is_our_trouble_and_passes() {
+    if !present(&PEERS) {
+        return;
+    }
+    const PORTS: usize = 4;
+    let network = Network::start();
+    network.gate.deploy("transparent-routes.sh", &["gate", INNER]);
+    network.make_gate_the_default_gateway();
+    let _mail_server = Mta::start(&network);
+    let mut gatepost = gate_before(&network, &format!("{MTA_NAME}:25"), "");
+    let ports = |range: &str| network.gate.sysctl("net/ipv4/ip_local_port_range", range);
+    let few = format!("40000 {}", 40000 + PORTS - 1);
+    ports(&few);
+    let server = gate(Family::V4, 25);
+    let begin = |n: u8| {
+        let mut dialogue = network.clients.run(|| Dialogue::from(client(Family::V4, n), server));
+        dialogue.expect("220");
+        dialogue.say("EHLO client.test").expect("250");
+        dialogue.say("MAIL FROM:<bob@example.org>").expect("250");
+        dialogue.say("RCPT TO:<alice@example.test>");
+        dialogue
+    };
+    // All pass the tests as strangers, and are handed off only then.
+    let mut inside: Vec<Dialogue> = (0..PORTS).map(|_| begin(1)).collect();
+    inside.iter_mut().for_each(|dialogue| drop(dialogue.expect("250")));
+    // Known by now, it is greeted by nobody.
+    let mut one_more = network.clients.run(|| Dialogue::from(client(Family::V4, 1), server));
+    one_more.expect("421");
+    // It is nobody else's trouble, and nobody takes the backend for away.
+    begin(2).expect("250");
+    ports("32768 60999");
+    assert_eq!(gatepost.run(|gatepost| gatepost.get("/ready")).0, 200);
+    assert!(!gatepost.complaints().contains("the backend does not answer"), "{}", gatepost.complaints());
+    ports(&few);
+    // Where the others leave, there is room again: the backend has closed first, and so keeps nothing busy here.
+    for dialogue in &mut inside {
+        dialogue.say("QUIT").expect("221");
+        dialogue.expect_close();
+    }
+    wait::until("a port to be free", || {
+        let mut again = network.clients.run(|| Dialogue::from(client(Family::V4, 1), server));
+        again.line().ok().flatten().is_some_and(|line| line.starts_with("220")).then_some(())
+    });
 }
 
 #[test]

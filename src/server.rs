@@ -43,6 +43,9 @@ pub enum CannotStart {
     /// An address cannot be listened at.
     #[error(transparent)]
     Listen(#[from] CannotListen),
+    /// Clients cannot be announced in the way that the file says.
+    #[error(transparent)]
+    Announce(#[from] backend::NotPermitted),
     /// The lists cannot be asked.
     #[error(transparent)]
     Dnsbl(#[from] dnsbl::Error),
@@ -115,6 +118,7 @@ impl Server {
             certificates: None,
             config: config.clone(),
         };
+        backend::permitted(config.gates.iter().map(|gate| &*gate.backend))?;
         let lists = server.open_lists(config.dnsbl.as_ref())?;
         for index in 0..count.max(1) {
             server.lanes.push(LaneThread::start(Arc::clone(&server.house), index)?);
@@ -166,6 +170,7 @@ impl Server {
     /// Goes over to another configuration. Visits end under the settings that they began with; the next connection gets
     /// the new ones. If it fails, nothing has changed.
     pub async fn reload(&mut self, config: Config) -> Result<(), CannotStart> {
+        backend::permitted(config.gates.iter().map(|gate| &*gate.backend))?;
         // Lists that are asked as before keep what they have answered.
         let lists = match &self.lists {
             Some(lists) if Some(lists.settings()) == config.dnsbl.as_ref() => self.lists.clone(),

@@ -242,6 +242,27 @@ const ROWS: &[Row] = &[
         lines: ("", "announce = 'none'"),
         told: &[(Error, 6, "might relay mail for everybody", "accept_unknown_client = true")],
     },
+    Row { lines: ("", "announce = 'transparent'"), told: &[] },
+    Row { lines: ("", "announce = 'tproxy'"), told: &[(Error, 6, "`gate.announce`", "called \"transparent\"")] },
+    Row {
+        lines: (
+            "",
+            "[[gate]]\nname = 'b'\nlisten = ['[::]:25', '[::1]:26', '127.0.0.1:27']\nbackend = '192.0.2.25:25'\n\
+                     announce = 'transparent'",
+        ),
+        told: &[
+            (Warning, 8, "over IPv6 get 421", "addresses of both families"),
+            (Warning, 8, "over IPv6 get 421", "take this address out"),
+        ],
+    },
+    Row {
+        lines: (
+            "",
+            "[[gate]]\nname = 'b'\nlisten = ['[::]:25', '127.0.0.1:27']\nbackend = 'mta.example:25'\n\
+                     announce = 'transparent'",
+        ),
+        told: &[],
+    },
     Row { lines: ("", "announce = 'none'\naccept_unknown_client = true"), told: &[] },
     Row { lines: ("", "accept_unknown_client = true"), told: &[(Warning, 6, "no effect", "take it out")] },
     Row { lines: ("", "hostname = 'mx'"), told: &[(Error, 6, "not a full domain name", "full name")] },

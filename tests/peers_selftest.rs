@@ -5,7 +5,8 @@
 
 mod host;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use host::dialogue::{Dialogue, stuffed};
 use host::exim::{self, Exim};
 use host::gate::sum_of_samples;
 use host::letter::Letter;
+use host::network::{self, Family, Network};
 use host::peers::{Peer, present};
 use host::postfix::{self, Postfix};
 use host::proxy;
@@ -455,6 +457,31 @@ fn senders_in_parallel_do_not_disturb_one_another() {
     });
     let kept = sink.wait_for(letters.len());
     letters.iter().for_each(|letter| letter.assert_arrived_once(data(&kept), 1));
+}
+
+#[test]
+fn three_hosts_have_nothing_in_common_but_their_wires() {
+    if !present(&[Peer::Ip]) {
+        return;
+    }
+    let network = Network::start();
+    for family in Family::BOTH {
+        let address = network::mta(family, 25);
+        let listener = network.mta.run(|| TcpListener::bind(address)).expect("a port of its own");
+        let reach =
+            |host: &network::Host| host.run(|| TcpStream::connect_timeout(&address, Duration::from_millis(300)));
+        assert!(reach(&network.clients).is_err(), "the gate passes nothing on by itself");
+        assert!(TcpListener::bind(address).is_err(), "it is no address of this machine");
+        let client = reach(&network.gate).expect("a wire");
+        let (_, peer) = listener.accept().expect("who is there already");
+        assert_eq!(peer, client.local_addr().expect("a connected socket has an address"));
+        let sink = network.mta.keep(Sink::start);
+        assert!(TcpStream::connect(sink.address()).is_err(), "its loopback is its own");
+        assert!(network.mta.run(|| TcpStream::connect(sink.address())).is_ok());
+    }
+    let names = network.gate.command(Command::new("getent").args(["ahosts", network::MTA_NAME])).output();
+    let names = String::from_utf8_lossy(&names.expect("getent is in libc-bin").stdout).into_owned();
+    assert!(Family::BOTH.iter().all(|&family| names.contains(&network::mta(family, 25).ip().to_string())), "{names}");
 }
 
 #[test]

@@ -11,12 +11,14 @@
 //! failure. After TLS has begun it has forgotten our EHLO; whoever uses the connection says its own.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use super::transparent::{self, Family, Unshown};
 use super::{Announce, Backend, Begins, Connection, Presence, Tls, Visitor, next_reply};
 use crate::addr;
 use crate::proxy_header::{self, Header, Version};
@@ -36,6 +38,9 @@ pub enum Failure {
     /// No connection in time.
     #[error("no connection within {0:?}")]
     ConnectTimeout(Duration),
+    /// It cannot be connected to from the client's address.
+    #[error(transparent)]
+    Unshown(#[from] Unshown),
     /// The client could not be announced.
     #[error("cannot announce the client: {0}")]
     Announce(#[source] io::Error),
@@ -75,14 +80,16 @@ pub struct Dialled {
 }
 
 impl Failure {
-    /// Whether it says nothing of the backend: we are out of descriptors, memory or ports.
+    /// Whether it says nothing of the backend: we are out of descriptors, memory or ports, or this client is one that
+    /// it cannot be shown.
     pub fn is_ours(&self) -> bool {
         use rustix::io::Errno;
-        let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+        let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::ADDRINUSE];
         match self {
             Self::Resolve(error) | Self::Connect(error) => {
                 ours.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
             }
+            Self::Unshown(_) => true,
             _ => false,
         }
     }
@@ -104,15 +111,36 @@ impl Backend {
                 (secured, _) => secured,
             },
         };
-        if dialled.as_ref().is_err_and(|failure| !failure.is_ours()) {
-            self.set_presence(Presence::Away);
+        if let Err(failure) = &dialled {
+            self.note(failure, self.source(visitor));
         }
         dialled
     }
 
+    /// The address to connect from, where it is not for the kernel to choose.
+    fn source(&self, visitor: Option<Visitor>) -> Option<IpAddr> {
+        let visitor = visitor.filter(|_| self.settings.announce == Announce::Transparent);
+        visitor.map(|visitor| addr::canonical(visitor.client.ip()))
+    }
+
+    /// Draws conclusions from a failure to connect from `source`.
+    fn note(&self, failure: &Failure, source: Option<IpAddr>) {
+        match (failure, source) {
+            // Is it away, or do its answers go astray? The prober finds out.
+            (silence, Some(client)) if silence.is_silence() => {
+                if self.way_back.doubt(client) {
+                    self.lost.notify_one();
+                }
+            }
+            (Failure::Unshown(Unshown::Family(family)), _) => self.complain_of(*family),
+            (failure, _) if !failure.is_ours() => self.set_presence(Presence::Away),
+            _ => {}
+        }
+    }
+
     async fn connect(&self, visitor: Option<Visitor>) -> Result<TcpStream, Failure> {
         let wait = self.settings.connect_timeout;
-        match timeout(wait, connect(&self.settings.address)).await {
+        match timeout(wait, connect(&self.settings.address, self.source(visitor))).await {
             Ok(Ok(stream)) => self.announce(stream, visitor).await,
             Ok(Err(failure)) => Err(failure),
             Err(_) => Err(Failure::ConnectTimeout(wait)),
@@ -182,13 +210,22 @@ async fn ask(stream: &mut TcpStream, inbox: &mut Vec<u8>, line: &[u8], wait: Dur
     next_reply(stream, inbox, wait).await
 }
 
-/// Tries each address that `address` leads to.
-async fn connect(address: &str) -> Result<TcpStream, Failure> {
+/// Tries each address that `address` leads to, if there is a `source` each of its family.
+async fn connect(address: &str, source: Option<IpAddr>) -> Result<TcpStream, Failure> {
     let mut failure = Failure::Resolve(io::ErrorKind::NotFound.into());
-    for address in lookup_host(address).await.map_err(Failure::Resolve)? {
-        match TcpStream::connect(address).await {
+    let mut addresses = lookup_host(address).await.map_err(Failure::Resolve)?.peekable();
+    if let Some(client) = source.filter(|_| addresses.peek().is_some()) {
+        failure = Unshown::Family(Family::of(client)).into();
+    }
+    for address in addresses {
+        let connected = match source {
+            None => TcpStream::connect(address).await.map_err(Failure::Connect),
+            Some(client) if client.is_ipv4() == address.is_ipv4() => transparent::connect(client, address).await,
+            Some(_) => continue,
+        };
+        match connected {
             Ok(stream) => return Ok(stream),
-            Err(error) => failure = Failure::Connect(error),
+            Err(error) => failure = error,
         }
     }
     Err(failure)

@@ -8,6 +8,7 @@ mod dial;
 mod probe;
 #[cfg(test)]
 mod tests;
+mod transparent;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,12 +26,15 @@ pub use connection::Connection;
 pub use dial::{Dialled, Failure};
 pub use probe::keep_probing;
 pub(crate) use probe::next_reply;
+pub use transparent::{Family, NotPermitted, Unshown, permitted};
 
 /// How the backend learns of the client's address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Announce {
     /// By a PROXY header.
     Proxy(Version),
+    /// By connecting from the client's own address (`IP_TRANSPARENT`).
+    Transparent,
     /// Not at all: to the backend, gatepost is the client. Only where the operator accepts that in the file.
     Nothing,
 }
@@ -105,6 +109,7 @@ pub struct Backend {
     presence: AtomicU8,
     /// Tells the prober that somebody found the backend away.
     lost: Notify,
+    way_back: transparent::WayBack,
 }
 
 impl Backend {
@@ -115,6 +120,7 @@ impl Backend {
             offer: ArcSwapOption::empty(),
             presence: AtomicU8::new(Presence::Unknown as u8),
             lost: Notify::new(),
+            way_back: transparent::WayBack::default(),
         })
     }
 

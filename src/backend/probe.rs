@@ -21,7 +21,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(15);
 pub async fn keep_probing(backend: Arc<Backend>, hostname: String) {
     let mut retry = FIRST_RETRY;
     loop {
-        match backend.probe(&hostname).await {
+        let probed = backend.probe(&hostname).await;
+        backend.settle_way_back(probed.is_ok());
+        match probed {
             Ok(()) => {
                 retry = FIRST_RETRY;
                 // A visit that finds the backend away ends the pause: what it offers, and whether it is there at all,
@@ -43,9 +45,9 @@ pub async fn keep_probing(backend: Arc<Backend>, hostname: String) {
 }
 
 impl Backend {
-    /// Until it is away, as far as anybody knows.
+    /// Until it is away, as far as anybody knows, or somebody has reason to ask.
     async fn until_lost(&self) {
-        while self.presence() != Presence::Away {
+        while self.presence() != Presence::Away && !self.way_back.is_doubted() {
             self.lost.notified().await;
         }
     }

@@ -13,7 +13,7 @@ use crate::smtp::reply::{self, Parsed};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn settings(address: SocketAddr, announce: Announce) -> Settings {
+pub(super) fn settings(address: SocketAddr, announce: Announce) -> Settings {
     Settings {
         address: address.to_string(),
         announce,

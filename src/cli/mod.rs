@@ -210,6 +210,10 @@ fn explain(address: IpAddr, config: &Config) -> Exit {
 fn check(path: PathBuf) -> Exit {
     match load(path.clone()) {
         Ok((config, warnings)) => {
+            // Whether the service may is for its unit to say; this is about whoever asks.
+            if let Err(error) = crate::backend::permitted(config.gates.iter().map(|gate| &*gate.backend)) {
+                complain(&format!("gatepost run, as this user, would not start: {error}"));
+            }
             let verdict = format!("{}{}: {}\n", config.summary(), path.display(), warnings.tally());
             match io::stdout().write_all(verdict.as_bytes()) {
                 Ok(()) => Exit::Ok,

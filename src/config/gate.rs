@@ -15,6 +15,7 @@ use super::lists::DnsblEntry;
 use super::rules::{Circumstances, TestsEntry};
 use super::table::Table;
 use super::tls::{BackendTlsEntry, TlsEntry};
+use super::transparent;
 use super::values::{boolean, choice, domain, host_and_port, reply_text, socket, span, text};
 use crate::backend::{self, Announce};
 use crate::proxy_header::Version;
@@ -112,6 +113,7 @@ impl GateEntry {
         }
         let listen = listen.map(Spanned::into_inner).unwrap_or_default();
         judge_announce(announce.as_ref(), accepted.as_ref(), &listen, inspection);
+        transparent::judge(announce.as_ref(), &listen, backend.as_ref(), inspection);
         Self {
             span,
             named,
@@ -257,6 +259,7 @@ fn announce(value: &DeValue<'_>) -> Result<Announce, Wrong> {
     const WORDS: &[(&str, Announce)] = &[
         ("proxy-v1", Announce::Proxy(Version::V1)),
         ("proxy-v2", Announce::Proxy(Version::V2)),
+        ("transparent", Announce::Transparent),
         ("none", Announce::Nothing),
     ];
     const ELSEWHERE: &[(&str, &str)] = &[
@@ -264,6 +267,9 @@ fn announce(value: &DeValue<'_>) -> Result<Announce, Wrong> {
         ("haproxy", "proxy-v2"),
         ("send-proxy", "proxy-v1"),
         ("send-proxy-v2", "proxy-v2"),
+        ("tproxy", "transparent"),
+        ("usesrc", "transparent"),
+        ("clientip", "transparent"),
         ("off", "none"),
     ];
     choice(WORDS, ELSEWHERE)(value)

@@ -23,6 +23,7 @@ mod rules;
 mod summary;
 mod table;
 mod tls;
+mod transparent;
 mod values;
 
 use std::collections::BTreeSet;

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::Config;
 use super::gate::scene_word;
+use super::transparent;
 use crate::backend::Announce;
 use crate::proxy_header::Version;
 use crate::screen::{Action, Site, Test};
@@ -14,6 +15,9 @@ pub(super) fn write(config: &Config) -> String {
     let mut out = String::new();
     for gate in &config.gates {
         out.push_str(&gate_line(gate));
+    }
+    for gate in config.gates.iter().filter(|gate| gate.backend.announce == Announce::Transparent) {
+        _ = writeln!(out, "routes of gate {}: {}", gate.name, transparent::needs(&gate.backend.address));
     }
     if let Some(dnsbl) = &config.dnsbl {
         let lists: Vec<String> = dnsbl.sites.iter().map(site).collect();
@@ -36,6 +40,7 @@ fn gate_line(gate: &session::Settings) -> String {
     let announce = match gate.backend.announce {
         Announce::Proxy(Version::V1) => "told of the client by PROXY v1",
         Announce::Proxy(Version::V2) => "told of the client by PROXY v2",
+        Announce::Transparent => "sees each client's own address",
         Announce::Nothing => "NOT told of the client",
     };
     let tests: Vec<String> = Test::ALL

@@ -84,7 +84,7 @@ impl Trouble {
         match self {
             Self::Backend(failure) => match failure {
                 Failure::Resolve(_) => BackendFailure::Resolve,
-                Failure::Connect(_) => BackendFailure::Connect,
+                Failure::Connect(_) | Failure::Unshown(_) => BackendFailure::Connect,
                 Failure::ConnectTimeout(_) | Failure::ReplyTimeout(_) => BackendFailure::Timeout,
                 Failure::Announce(_) | Failure::Broken(_) | Failure::Closed => BackendFailure::Closed,
                 Failure::Refused(_) => BackendFailure::Refused,
@@ -98,7 +98,8 @@ impl Trouble {
 
     /// Whether the backend was connected to.
     pub(super) fn reached(&self) -> bool {
-        !matches!(self, Self::Backend(Failure::Resolve(_) | Failure::Connect(_) | Failure::ConnectTimeout(_)))
+        use Failure::{Connect, ConnectTimeout, Resolve, Unshown};
+        !matches!(self, Self::Backend(Resolve(_) | Connect(_) | ConnectTimeout(_) | Unshown(_)))
     }
 }
 

@@ -174,7 +174,13 @@ impl Dialogue {
 
     fn fill(&mut self) -> io::Result<bool> {
         let mut piece = [0; 4096];
-        let read = self.stream.read(&mut piece)?;
+        let read = loop {
+            match self.stream.read(&mut piece) {
+                // A machine that stood still for a moment interrupts whatever waits with a limit.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         self.unread.extend_from_slice(&piece[..read]);
         Ok(read > 0)
     }

@@ -16,6 +16,7 @@
 //! | [`secure`] | a client's double under TLS |
 //! | [`proxy`] | PROXY headers, written and read independently of the crate's own code |
 //! | [`rbldnsd`] | a DNSBL |
+//! | [`network`] | three hosts, each a network namespace, to put any of these into |
 //! | [`certificates`] | a small certification authority |
 //! | [`peers`] | which of the programs are here, and what a test does without one |
 //! | [`process`], [`ports`], [`wait`] | what the above are made of |
@@ -36,6 +37,7 @@ pub mod dialogue;
 pub mod exim;
 pub mod gate;
 pub mod letter;
+pub mod network;
 pub mod peers;
 pub mod ports;
 pub mod postfix;

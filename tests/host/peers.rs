@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 
+use super::network;
+
 /// A program that tests talk to or through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -29,6 +31,10 @@ pub enum Peer {
     Python,
     /// OpenSSL's command line, which makes certificates.
     OpenSsl,
+    /// iproute2's `ip`, and leave to make network namespaces with it.
+    Ip,
+    /// nftables' `nft`.
+    Nft,
 }
 
 /// True if all of `wanted` are here. If not, the test is to return at once; its name goes to the list of skipped tests.
@@ -62,6 +68,8 @@ impl Peer {
             Self::Msmtp => on_path("msmtp"),
             Self::Python => on_path("python3"),
             Self::OpenSsl => on_path("openssl"),
+            Self::Ip => on_path("ip"),
+            Self::Nft => on_path("nft"),
         }
     }
 
@@ -72,6 +80,9 @@ impl Peer {
         match self {
             Self::Postfix | Self::Exim if !geteuid().is_root() => {
                 Some(format!("{self:?} changes its user and so must be started by root"))
+            }
+            Self::Ip if !network::is_permitted() => {
+                Some("network namespaces are for root, and not permitted in each container".to_owned())
             }
             Self::Exim if !hwith_login("Debian-exim") => {
                 Some("Exim wants the user Debian-exim (tests/run makes it)".to_owned())

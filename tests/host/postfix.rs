@@ -47,6 +47,8 @@ pub struct Options<'a> {
     pub next_hop: SocketAddr,
     /// Lines to add to main.cf; they win over the usual ones.
     pub main_cf: &'a [&'a str],
+    /// Lines to add to master.cf: further services.
+    pub master_cf: &'a [&'a str],
     /// Offers STARTTLS, and TLS on the wrapped port, with the certificate of mx.test.
     pub certificates: Option<&'a Certificates>,
 }
@@ -54,7 +56,7 @@ pub struct Options<'a> {
 impl Options<'_> {
     /// Nothing special.
     pub fn delivering_to(next_hop: SocketAddr) -> Self {
-        Self { next_hop, main_cf: &[], certificates: None }
+        Self { next_hop, main_cf: &[], master_cf: &[], certificates: None }
     }
 }
 
@@ -77,7 +79,8 @@ impl Postfix {
             let dir = public_dir();
             lay_out(dir.path());
             fs::write(dir.path().join("conf/main.cf"), main_cf(dir.path(), options)).expect("main.cf");
-            fs::write(dir.path().join("conf/master.cf"), master_cf(ports)).expect("master.cf");
+            let services = master_cf(ports) + &options.master_cf.join("\n") + "\n";
+            fs::write(dir.path().join("conf/master.cf"), services).expect("master.cf");
             let mut postfix = Self { process: master(dir.path()), plain, proxied, xclient, wrapped, dir };
             if wait::until("Postfix to greet", || postfix.is_up()) {
                 return postfix;

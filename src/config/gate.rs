@@ -157,8 +157,9 @@ impl GateEntry {
             tls,
             backend: Arc::new(backend::Settings {
                 address: self.backend.as_ref().map(|address| address.get_ref().clone()).unwrap_or_default(),
+                hostname: hostname.clone(),
                 announce: self.announce,
-                tls: self.backend_tls.tls(self.backend.as_ref(), &hostname, inspection),
+                tls: self.backend_tls.tls(self.backend.as_ref(), inspection),
                 connect_timeout,
                 reply_timeout,
                 probe_interval: self.probe_interval,
@@ -256,6 +257,8 @@ fn announce(value: &DeValue<'_>) -> Result<Announce, Wrong> {
     const WORDS: &[(&str, Announce)] = &[
         ("proxy-v1", Announce::Proxy(Version::V1)),
         ("proxy-v2", Announce::Proxy(Version::V2)),
+        ("xclient", Announce::Xclient),
+        ("header", Announce::Header),
         ("none", Announce::Nothing),
     ];
     const ELSEWHERE: &[(&str, &str)] = &[
@@ -263,6 +266,8 @@ fn announce(value: &DeValue<'_>) -> Result<Announce, Wrong> {
         ("haproxy", "proxy-v2"),
         ("send-proxy", "proxy-v1"),
         ("send-proxy-v2", "proxy-v2"),
+        ("received", "header"),
+        ("trace", "header"),
         ("off", "none"),
     ];
     choice(WORDS, ELSEWHERE)(value)

@@ -41,12 +41,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend::{Backend, Visitor};
 use crate::clock::Clock;
+use crate::dns::Names;
 use crate::dnsbl::Dnsbl;
 use crate::journal::{Journal, Recognition, VisitId, VisitIds};
 use crate::ledger::Ledger;
 use crate::metrics::{self, Metrics, Presence};
 use crate::policy::access::AccessList;
 use crate::policy::quota::{self, Place, Sessions};
+use crate::screen::Screen;
+use crate::smtp::xclient::HostName;
 use crate::time::Timestamp;
 use crate::tls::Facts;
 use crate::{backend, proxy_header, relay, screen};
@@ -121,6 +124,8 @@ pub struct Gate {
     pub backend: Arc<Backend>,
     /// The lists, if any are asked.
     pub dnsbl: Option<Dnsbl>,
+    /// Who knows the host names of clients, if the MTA is told of them.
+    pub names: Option<Names>,
     /// What is counted of it.
     pub metrics: Arc<metrics::Gate>,
 }
@@ -172,13 +177,24 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// The client as the backend is to hear of it; `tls` is what was agreed on with it by now.
-    fn visitor(&self, tls: Option<&Facts>) -> Visitor {
+    /// The client as the backend is to hear of it; `tls` is what was agreed on with it by now, `screen` what it was found
+    /// to be.
+    fn visitor(&self, tls: Option<&Facts>, screen: Option<&Screen>) -> Visitor<'static> {
         let tls = tls.map(|facts| proxy_header::Tls {
             version: facts.version,
             cipher: facts.cipher,
             certificate: facts.certificate,
         });
-        Visitor { client: self.client, local: self.local, tls }
+        let score = departure::score(screen).map(|score| score.total);
+        let visit = Some(proxy_header::Visit { id: self.id.symbols(), score });
+        Visitor { client: self.client, local: self.local, tls, visit, hello: None }
+    }
+
+    /// The client's host name, for a backend that is to hear of it.
+    async fn host_name(&self) -> HostName {
+        match &self.gate.names {
+            Some(names) => names.of(self.client.ip()).await,
+            None => HostName::Unavailable,
+        }
     }
 }

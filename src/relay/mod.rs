@@ -10,6 +10,7 @@
 //! | `own`, `outstanding` | what gatepost says itself; whose turn it is to answer |
 //! | [`ending`] | what a relay tells of itself: events, tallies, how it ended |
 //! | `tls` | where TLS with the client ends, and what it may be offered because of that |
+//! | `trace` | the header field on top of each message, for an MTA that is not told of the client otherwise |
 //! | `driver`, `flow`, `buffer`, `waits` | the machine between two sockets: reading, writing, back-pressure, deadlines |
 //! | `splice` | what is left when nothing is to be watched: the kernel moves the bytes |
 
@@ -23,6 +24,7 @@ mod own;
 #[cfg(target_os = "linux")]
 mod splice;
 mod tls;
+mod trace;
 mod waits;
 mod wire;
 
@@ -30,8 +32,9 @@ use std::time::Duration;
 
 use crate::smtp::ehlo::Keywords;
 
-pub use self::driver::{Ending, Sides, run};
+pub use self::driver::{Ending, Sides, run, run_traced};
 pub use self::tls::Tls;
+pub use self::trace::{LIMIT as TRACE_LIMIT, Trace};
 pub use self::wire::{NoTls, Wire};
 pub use crate::smtp::data::BareNewline;
 

@@ -219,7 +219,8 @@ async fn relayed<C: Wire>(
     ready: Ready,
     client_bytes: Vec<u8>,
 ) {
-    let Ready { backend, backend_bytes, opening } = ready;
+    let Ready { backend, backend_bytes, opening, hello } = ready;
+    let trace = guest.trace(&house.clock, hello);
     report.backend = true;
     if let Some(presence) = &mut guest.presence {
         presence.moves_to(State::Relay);
@@ -238,7 +239,7 @@ async fn relayed<C: Wire>(
     };
     let ending = tokio::select! {
         biased;
-        ending = relay::run(sides, opening, settings, drained, on_event) => ending,
+        ending = relay::run_traced(sides, opening, settings, trace, drained, on_event) => ending,
         () = house.cut.cancelled() => {
             report.note = Some("cut off: it did not end in the time that a stop gives".to_owned());
             report.tally = so_far;

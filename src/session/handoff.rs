@@ -30,6 +30,8 @@ pub(super) struct Ready {
     /// What it has said that the client has not heard.
     pub backend_bytes: Vec<u8>,
     pub opening: Opening,
+    /// The HELO or EHLO that it has accepted: whether it was EHLO, and the name.
+    pub hello: Option<(bool, Box<[u8]>)>,
 }
 
 impl Wire for Connection {
@@ -114,7 +116,7 @@ pub(super) async fn direct(guest: &Guest, visitor: Visitor<'_>, teased: bool) ->
             return Err(Trouble::Greeting(code));
         }
     }
-    Ok(Ready { backend: connection, backend_bytes, opening: Opening::Greeting })
+    Ok(Ready { backend: connection, backend_bytes, opening: Opening::Greeting, hello: None })
 }
 
 /// For a client that gatepost has spoken with.
@@ -164,7 +166,8 @@ async fn try_replay(guest: &Guest, visitor: Visitor<'_>, replay: &Replay<'_>) ->
     }
     let offered = replay.told.and(replay.tls.shown(offer).keywords);
     let opening = Opening::Dialogue { offered, transaction: replay.mail.is_some() };
-    Ok(Handoff::Ready(Ready { backend: connection, backend_bytes: inbox, opening }))
+    let hello = Some((extended, name.into()));
+    Ok(Handoff::Ready(Ready { backend: connection, backend_bytes: inbox, opening, hello }))
 }
 
 /// Sends one command, in one write, and waits for its reply; nothing may have come before.

@@ -39,7 +39,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::{Backend, Visitor};
+use crate::backend::{Announce, Backend, Visitor};
 use crate::clock::Clock;
 use crate::dns::Names;
 use crate::dnsbl::Dnsbl;
@@ -48,6 +48,7 @@ use crate::ledger::Ledger;
 use crate::metrics::{self, Metrics, Presence};
 use crate::policy::access::AccessList;
 use crate::policy::quota::{self, Place, Sessions};
+use crate::relay::Trace;
 use crate::screen::Screen;
 use crate::smtp::xclient::HostName;
 use crate::time::Timestamp;
@@ -188,6 +189,20 @@ impl Guest {
         let score = departure::score(screen).map(|score| score.total);
         let visit = Some(proxy_header::Visit { id: self.id.symbols(), score });
         Visitor { client: self.client, local: self.local, tls, visit, hello: None }
+    }
+
+    /// What is told on top of each message, where that is how the backend hears of the client; `hello` is what it has said.
+    fn trace(&self, clock: &Clock, hello: Option<(bool, Box<[u8]>)>) -> Option<Trace> {
+        let gate = &self.gate.settings;
+        if gate.backend.announce != Announce::Header {
+            return None;
+        }
+        let clock = clock.clone();
+        let trace = Trace::new(self.client.ip(), &gate.hostname, &self.id.to_string(), move || clock.now());
+        Some(match hello {
+            Some((extended, name)) => trace.greeted(extended, &name),
+            None => trace,
+        })
     }
 
     /// The client's host name, for a backend that is to hear of it.

@@ -55,6 +55,32 @@ pub struct Tls {
     pub certificate: bool,
 }
 
+/// gatepost's own TLV: which of its visits the connection is, and what the lists made of the client.
+///
+/// Type 0xE0, the first of those that are anybody's (§2.2.8, PP2_TYPE_MIN_CUSTOM). Its value is 12 or 16 bytes:
+///
+/// | bytes | |
+/// | --- | --- |
+/// | 0 | the layout: 1 |
+/// | 1–11 | the visit's id as it is written: `7K2MQ-9XV4T` |
+/// | 12–15 | the score, signed, most significant byte first; not there if there is none |
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Visit {
+    /// Its id, in ASCII.
+    pub id: [u8; 11],
+    /// The score of the DNS lists, if any of them said something.
+    pub score: Option<i32>,
+}
+
+/// What a v2 header can tell besides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Extras {
+    /// TLS with the client.
+    pub tls: Option<Tls>,
+    /// The visit.
+    pub visit: Option<Visit>,
+}
+
 /// Which version of the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Version {
@@ -115,14 +141,14 @@ pub fn parse(input: &[u8]) -> Parsed {
 ///
 /// Where the two addresses are of different families, the IPv4 one is written as IPv4-mapped IPv6.
 pub fn write(out: &mut Vec<u8>, version: Version, header: &Header) {
-    write_with_tls(out, version, header, None);
+    write_with(out, version, header, &Extras::default());
 }
 
-/// The same, and in v2 what is known of TLS with the client; v1 has no words for that.
-pub fn write_with_tls(out: &mut Vec<u8>, version: Version, header: &Header, tls: Option<&Tls>) {
+/// The same, and in v2 what else is known; v1 has no words for that.
+pub fn write_with(out: &mut Vec<u8>, version: Version, header: &Header, extras: &Extras) {
     match version {
         Version::V1 => write_v1(out, header),
-        Version::V2 => write_v2(out, header, tls),
+        Version::V2 => write_v2(out, header, extras),
     }
 }
 
@@ -309,7 +335,7 @@ fn write_v1(out: &mut Vec<u8>, header: &Header) {
     out.extend_from_slice(line.as_bytes());
 }
 
-fn write_v2(out: &mut Vec<u8>, header: &Header, tls: Option<&Tls>) {
+fn write_v2(out: &mut Vec<u8>, header: &Header, extras: &Extras) {
     out.extend_from_slice(V2_SIGNATURE);
     let (source, destination) = match header {
         Header::Local => return out.extend_from_slice(&[V2_LOCAL, 0, 0, 0]),
@@ -317,8 +343,11 @@ fn write_v2(out: &mut Vec<u8>, header: &Header, tls: Option<&Tls>) {
         Header::Proxied { source, destination } => (source, destination),
     };
     let mut tlvs = Vec::new();
-    if let Some(tls) = tls {
+    if let Some(tls) = &extras.tls {
         write_tls(&mut tlvs, tls);
+    }
+    if let Some(visit) = &extras.visit {
+        write_visit(&mut tlvs, visit);
     }
     let length = |block: usize| u16::try_from(block + tlvs.len()).unwrap_or(u16::MAX).to_be_bytes();
     match same_family(source.ip(), destination.ip()) {
@@ -353,6 +382,16 @@ fn write_tls(out: &mut Vec<u8>, tls: &Tls) {
     write_tlv(&mut value, VERSION, tls.version.as_bytes());
     write_tlv(&mut value, CIPHER, tls.cipher.as_bytes());
     write_tlv(out, SSL, &value);
+}
+
+fn write_visit(out: &mut Vec<u8>, visit: &Visit) {
+    const VISIT: u8 = 0xe0;
+    const LAYOUT: u8 = 1;
+
+    let mut value = vec![LAYOUT];
+    value.extend_from_slice(&visit.id);
+    value.extend(visit.score.into_iter().flat_map(i32::to_be_bytes));
+    write_tlv(out, VISIT, &value);
 }
 
 /// A value that is too long for a TLV is left out; none of ours is.
@@ -554,14 +593,47 @@ mod tests {
         };
         let tls = Tls { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384", certificate: false };
         let mut out = Vec::new();
-        write_with_tls(&mut out, Version::V2, &header, Some(&tls));
+        let extras = Extras { tls: Some(tls), visit: None };
+        write_with(&mut out, Version::V2, &header, &extras);
         let told = b"\x20\0\x28\x01\0\0\0\x01\x21\0\x07TLSv1.3\x23\0\x16TLS_AES_256_GCM_SHA384";
         assert!(out.ends_with(told), "{}", out.escape_ascii());
         assert_eq!(parse(&out), Parsed::Complete { header: header.clone(), version: Version::V2, length: out.len() });
         let (mut with, mut without) = (Vec::new(), Vec::new());
-        write_with_tls(&mut with, Version::V1, &header, Some(&tls));
+        write_with(&mut with, Version::V1, &header, &extras);
         write(&mut without, Version::V1, &header);
         assert_eq!(with, without);
+    }
+
+    #[test]
+    fn the_visit_is_told_in_v2_alone() {
+        let header = Header::Proxied {
+            source: "192.0.2.1:56324".parse().unwrap(),
+            destination: "198.51.100.25:25".parse().unwrap(),
+        };
+        for (score, told) in [
+            (None, &b"\0\x0f\xe0\0\x0c\x017K2MQ-9XV4T"[..]),
+            (Some(7), b"\0\x13\xe0\0\x10\x017K2MQ-9XV4T\0\0\0\x07"),
+            (Some(-2), b"\0\x13\xe0\0\x10\x017K2MQ-9XV4T\xff\xff\xff\xfe"),
+        ] {
+            let extras = Extras { tls: None, visit: Some(Visit { id: *b"7K2MQ-9XV4T", score }) };
+            let mut out = Vec::new();
+            write_with(&mut out, Version::V2, &header, &extras);
+            // The address block is twelve bytes, behind the length of all.
+            let length = u8::try_from(out.len() - 16).unwrap();
+            assert_eq!(out.get(14..16), Some(&[0, length][..]));
+            assert!(out.ends_with(told.get(2..).unwrap()), "{}", out.escape_ascii());
+            assert_eq!(usize::from(length), 12 + usize::from(told[1]));
+            assert_eq!(
+                parse(&out),
+                Parsed::Complete { header: header.clone(), version: Version::V2, length: out.len() }
+            );
+            let (mut with, mut without, mut local) = (Vec::new(), Vec::new(), Vec::new());
+            write_with(&mut with, Version::V1, &header, &extras);
+            write(&mut without, Version::V1, &header);
+            assert_eq!(with, without);
+            write_with(&mut local, Version::V2, &Header::Local, &extras);
+            assert_eq!(local, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0", "a probe is no visit");
+        }
     }
 
     proptest! {

@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Hindrance, Readiness};
-use crate::backend::{self, Backend, Presence};
+use crate::backend::{self, Announce, Backend, Presence};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::dns::{self, Names};
 use crate::dnsbl::{self, Dnsbl};
 use crate::journal::{Journal, VisitIds};
 use crate::ledger::Ledger;
@@ -49,6 +50,9 @@ pub enum CannotStart {
     /// The lists cannot be asked.
     #[error(transparent)]
     Dnsbl(#[from] dnsbl::Error),
+    /// The names of clients cannot be asked for.
+    #[error(transparent)]
+    Names(#[from] dns::names::Error),
     /// A lane cannot be run.
     #[error("cannot start a thread: {0}")]
     Lane(#[from] std::io::Error),
@@ -61,6 +65,7 @@ pub struct Server {
     config: Config,
     doors: Vec<OpenDoor>,
     lists: Option<Dnsbl>,
+    names: Option<Names>,
     lanes: Vec<LaneThread>,
     backends: Vec<(Arc<Backend>, AbortHandle)>,
     readiness: Readiness,
@@ -111,6 +116,7 @@ impl Server {
             house,
             doors: Vec::new(),
             lists: None,
+            names: None,
             lanes: Vec::new(),
             backends: Vec::new(),
             readiness: Readiness::new(),
@@ -214,12 +220,24 @@ impl Server {
         self.house.journal.flush(Duration::from_secs(2));
     }
 
+    /// Who knows the host names of clients: nobody, where no backend is told of them. What is known already is kept.
+    fn open_names(&self, config: &Config) -> Result<Option<Names>, CannotStart> {
+        if config.gates.iter().all(|gate| gate.backend.announce != Announce::Xclient) {
+            return Ok(None);
+        }
+        match &self.names {
+            Some(names) if *names.settings() == config.dns => Ok(Some(names.clone())),
+            _ => Ok(Some(Names::open(config.dns.clone())?)),
+        }
+    }
+
     fn open_lists(&self, settings: Option<&dnsbl::Settings>) -> Result<Option<Dnsbl>, CannotStart> {
         Ok(settings.cloned().map(Dnsbl::open).transpose()?)
     }
 
     /// Makes the gates and doors those of `config`. New sockets are bound first, for that can fail.
     async fn adopt(&mut self, config: &Config, lists: Option<Dnsbl>) -> Result<(), CannotStart> {
+        let names = self.open_names(config)?;
         let mut bound = Vec::new();
         for asked in config.gates.iter().flat_map(|gate| gate.listen.iter().copied()) {
             if asked.port() == 0 || !self.doors.iter().any(|door| door.asked == asked) {
@@ -228,6 +246,7 @@ impl Server {
             }
         }
         self.lists = lists;
+        self.names = names;
         self.show_lists();
 
         let mut backends = Vec::new();
@@ -237,7 +256,8 @@ impl Server {
             let name = settings.name.as_str().into();
             let metrics = self.house.metrics.gate(&settings.name);
             let dnsbl = self.lists.clone();
-            gates.push(Arc::new(Gate { name, settings: settings.clone(), backend, dnsbl, metrics }));
+            let names = self.names.clone().filter(|_| settings.backend.announce == Announce::Xclient);
+            gates.push(Arc::new(Gate { name, settings: settings.clone(), backend, dnsbl, names, metrics }));
         }
         for (_, probe) in std::mem::replace(&mut self.backends, backends) {
             probe.abort();

@@ -71,8 +71,9 @@ where
     let wait = Duration::from_secs(10);
     Backend::new(Settings {
         address,
+        hostname: "gate.test".to_owned(),
         announce: Announce::Nothing,
-        tls: Some(Tls { begins, connector: Arc::new(connector), hostname: "gate.test".to_owned() }),
+        tls: Some(Tls { begins, connector: Arc::new(connector) }),
         connect_timeout: wait,
         reply_timeout: wait,
         probe_interval: wait,

@@ -410,7 +410,7 @@ fn proxy_headers_are_read_as_they_were_written() {
             let wire = [&header[..], b"EHLO x\r\n"].concat();
             let mut rest = &wire[..];
             let read = proxy::read(&mut rest).expect("a sound header");
-            assert_eq!(read, proxy::Announced { version, addresses: Some((from, to)) });
+            assert_eq!(read, proxy::Announced { version, addresses: Some((from, to)), visit: None });
             assert_eq!(rest, b"EHLO x\r\n");
         }
     }

@@ -9,21 +9,24 @@
 //!
 //! What the backend says in the clear behind its 220 to STARTTLS could be taken for what it says under TLS: that is a
 //! failure. After TLS has begun it has forgotten our EHLO; whoever uses the connection says its own.
+//!
+//! Announcing by XCLIENT comes behind all of this, and has a file of its own (`introduce`).
 
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::transparent::{self, Family, Unshown};
 use super::{Announce, Backend, Begins, Connection, Presence, Tls, Visitor, next_reply};
 use crate::addr;
-use crate::proxy_header::{self, Header, Version};
+use crate::proxy_header::{self, Extras, Header, Version};
 use crate::smtp::ehlo::{Keyword, Offer};
 use crate::smtp::reply::{self, Code, Parsed};
+use crate::smtp::xclient::HostName;
 use crate::tls::ConnectFailure;
 
 /// Why a backend cannot be spoken to. Always the backend's trouble or ours, never the client's: it gets a 4xx.
@@ -65,6 +68,12 @@ pub enum Failure {
     /// It said more in the clear behind its 220 to STARTTLS.
     #[error("it said more in the clear behind its 220 to STARTTLS")]
     BehindStartTls,
+    /// XCLIENT is how clients are announced, and it does not offer that, or not with ADDR.
+    #[error("it does not offer XCLIENT with ADDR to gatepost")]
+    NoXclient,
+    /// It does not take XCLIENT from us, or not as we say it.
+    #[error("it answers XCLIENT with {0}")]
+    Xclient(Code),
     /// The handshake.
     #[error(transparent)]
     Handshake(#[from] ConnectFailure),
@@ -96,35 +105,52 @@ impl Failure {
 }
 
 impl Backend {
-    /// Connects, announces `visitor` (gatepost itself if there is none: a probe), and begins TLS as the settings say.
-    pub async fn dial(&self, visitor: Option<Visitor>) -> Result<Dialled, Failure> {
-        let dialled = match (&self.settings.tls, self.connect(visitor).await) {
-            (_, Err(failure)) => Err(failure),
-            (None, Ok(stream)) => Ok(Dialled { connection: Connection::Plain(stream), inbox: Vec::new() }),
+    /// Connects, announces `visitor` (gatepost itself if there is none: a probe), and begins TLS as the settings say. Of a
+    /// visitor that is announced by XCLIENT, nobody knows the host name.
+    pub async fn dial(&self, visitor: Option<Visitor<'_>>) -> Result<Dialled, Failure> {
+        self.dial_named(visitor, std::future::ready(HostName::Unavailable)).await
+    }
+
+    /// The same for a visitor whose host `name` is being looked up. That is asked for only where it is made use of, and
+    /// waited for beside the connecting.
+    pub async fn dial_named(
+        &self,
+        visitor: Option<Visitor<'_>>,
+        name: impl Future<Output = HostName>,
+    ) -> Result<Dialled, Failure> {
+        match self.settings.announce {
+            // Boxed: few backends are told in this way, and each visit would carry it.
+            Announce::Xclient => Box::pin(self.dial_and_introduce(visitor, name)).await,
+            Announce::Proxy(_) | Announce::Transparent | Announce::Header | Announce::Nothing => {
+                self.reach(visitor).await.inspect_err(|failure| self.note(failure, self.source(visitor)))
+            }
+        }
+    }
+
+    /// Connects, with the PROXY header and with TLS as the settings say.
+    pub(super) async fn reach(&self, visitor: Option<Visitor<'_>>) -> Result<Dialled, Failure> {
+        match (&self.settings.tls, self.connect(visitor).await?) {
+            (None, stream) => Ok(Dialled { connection: Connection::Plain(stream), inbox: Vec::new() }),
             // Boxed: most backends are on the same machine and have none.
-            (Some(tls), Ok(stream)) => match (Box::pin(self.secure(tls, stream)).await, tls.begins) {
+            (Some(tls), stream) => match (Box::pin(self.secure(tls, stream)).await, tls.begins) {
                 (Err(Failure::Handshake(failure)), Begins::IfOffered) => {
                     tracing::debug!(backend = %self.settings.address, %failure, "no TLS; going on in the clear");
-                    let plain = self.connect(visitor).await;
-                    plain.map(|stream| Dialled { connection: Connection::Plain(stream), inbox: Vec::new() })
+                    let plain = self.connect(visitor).await?;
+                    Ok(Dialled { connection: Connection::Plain(plain), inbox: Vec::new() })
                 }
                 (secured, _) => secured,
             },
-        };
-        if let Err(failure) = &dialled {
-            self.note(failure, self.source(visitor));
         }
-        dialled
     }
 
     /// The address to connect from, where it is not for the kernel to choose.
-    fn source(&self, visitor: Option<Visitor>) -> Option<IpAddr> {
+    fn source(&self, visitor: Option<Visitor<'_>>) -> Option<IpAddr> {
         let visitor = visitor.filter(|_| self.settings.announce == Announce::Transparent);
         visitor.map(|visitor| addr::canonical(visitor.client.ip()))
     }
 
     /// Draws conclusions from a failure to connect from `source`.
-    fn note(&self, failure: &Failure, source: Option<IpAddr>) {
+    pub(super) fn note(&self, failure: &Failure, source: Option<IpAddr>) {
         match (failure, source) {
             // Is it away, or do its answers go astray? The prober finds out.
             (silence, Some(client)) if silence.is_silence() => {
@@ -138,7 +164,7 @@ impl Backend {
         }
     }
 
-    async fn connect(&self, visitor: Option<Visitor>) -> Result<TcpStream, Failure> {
+    async fn connect(&self, visitor: Option<Visitor<'_>>) -> Result<TcpStream, Failure> {
         let wait = self.settings.connect_timeout;
         match timeout(wait, connect(&self.settings.address, self.source(visitor))).await {
             Ok(Ok(stream)) => self.announce(stream, visitor).await,
@@ -161,7 +187,7 @@ impl Backend {
                 // It will not be spoken to at all: that is for its own words to tell.
                 return Ok(Dialled { connection: Connection::Plain(stream), inbox });
             }
-            if !start_tls(tls, &mut stream, wait).await? {
+            if !start_tls(&self.settings.hostname, &mut stream, wait).await? {
                 return match tls.begins {
                     Begins::IfOffered => Ok(Dialled { connection: Connection::Plain(stream), inbox }),
                     Begins::First | Begins::StartTls => Err(Failure::NoTls),
@@ -172,7 +198,7 @@ impl Backend {
         Ok(Dialled { connection: Connection::Tls(Box::new(secured)), inbox })
     }
 
-    async fn announce(&self, mut stream: TcpStream, visitor: Option<Visitor>) -> Result<TcpStream, Failure> {
+    async fn announce(&self, mut stream: TcpStream, visitor: Option<Visitor<'_>>) -> Result<TcpStream, Failure> {
         stream.set_nodelay(true).map_err(Failure::Connect)?;
         if let Announce::Proxy(version) = self.settings.announce {
             let mut header = Vec::with_capacity(128);
@@ -186,9 +212,9 @@ impl Backend {
 }
 
 /// Says EHLO and STARTTLS. Whether a handshake is to follow.
-async fn start_tls(tls: &Tls, stream: &mut TcpStream, wait: Duration) -> Result<bool, Failure> {
+async fn start_tls(hostname: &str, stream: &mut TcpStream, wait: Duration) -> Result<bool, Failure> {
     let mut inbox = Vec::new();
-    let hello = format!("EHLO {}\r\n", tls.hostname);
+    let hello = format!("EHLO {hostname}\r\n");
     ask(stream, &mut inbox, hello.as_bytes(), wait).await?;
     let Parsed::Complete(said) = reply::parse(&inbox) else { return Err(Failure::NotSmtp) };
     if said.raw.len() != inbox.len() {
@@ -205,8 +231,13 @@ async fn start_tls(tls: &Tls, stream: &mut TcpStream, wait: Duration) -> Result<
     }
 }
 
-async fn ask(stream: &mut TcpStream, inbox: &mut Vec<u8>, line: &[u8], wait: Duration) -> Result<Code, Failure> {
+/// Says a line, in one write, and waits for its reply.
+pub(super) async fn ask<B>(stream: &mut B, inbox: &mut Vec<u8>, line: &[u8], wait: Duration) -> Result<Code, Failure>
+where
+    B: AsyncRead + AsyncWrite + Unpin,
+{
     stream.write_all(line).await.map_err(Failure::Broken)?;
+    stream.flush().await.map_err(Failure::Broken)?;
     next_reply(stream, inbox, wait).await
 }
 
@@ -233,14 +264,14 @@ async fn connect(address: &str, source: Option<IpAddr>) -> Result<TcpStream, Fai
 
 /// A probe in version 1 gives the connection's own addresses: its `UNKNOWN`, which is meant for that, Postfix refuses.
 /// In version 2 there is a header that says just this, and all understand it.
-fn ourselves(stream: &TcpStream, version: Version) -> Option<Visitor> {
+fn ourselves(stream: &TcpStream, version: Version) -> Option<Visitor<'static>> {
     match version {
-        Version::V1 => Some(Visitor { client: stream.local_addr().ok()?, local: stream.peer_addr().ok()?, tls: None }),
+        Version::V1 => Some(Visitor::new(stream.local_addr().ok()?, stream.peer_addr().ok()?)),
         Version::V2 => None,
     }
 }
 
-fn write_header(out: &mut Vec<u8>, version: Version, visitor: Option<Visitor>) {
+fn write_header(out: &mut Vec<u8>, version: Version, visitor: Option<Visitor<'_>>) {
     let header = match visitor {
         Some(Visitor { client, local, .. }) => Header::Proxied {
             source: (addr::canonical(client.ip()), client.port()).into(),
@@ -248,7 +279,8 @@ fn write_header(out: &mut Vec<u8>, version: Version, visitor: Option<Visitor>) {
         },
         None => Header::Local,
     };
-    proxy_header::write_with_tls(out, version, &header, visitor.and_then(|visitor| visitor.tls).as_ref());
+    let extras = visitor.map(|Visitor { tls, visit, .. }| Extras { tls, visit }).unwrap_or_default();
+    proxy_header::write_with(out, version, &header, &extras);
 }
 
 #[cfg(test)]
@@ -265,6 +297,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let backend = Backend::new(Settings {
             address: address.to_string(),
+            hostname: "mx.example.com".into(),
             announce: Announce::Proxy(version),
             tls: None,
             connect_timeout: Duration::from_secs(10),

@@ -5,6 +5,7 @@
 
 mod connection;
 mod dial;
+mod introduce;
 mod probe;
 #[cfg(test)]
 mod tests;
@@ -12,14 +13,15 @@ mod transparent;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 use crate::proxy_header::{self, Version};
-use crate::smtp::ehlo::Offer;
+use crate::smtp::ehlo::{Keyword, Keywords, Offer};
+use crate::smtp::xclient::Hello;
 use crate::tls::Connector;
 
 pub use connection::Connection;
@@ -35,8 +37,23 @@ pub enum Announce {
     Proxy(Version),
     /// By connecting from the client's own address (`IP_TRANSPARENT`).
     Transparent,
+    /// By XCLIENT, which it has to offer to gatepost's address.
+    Xclient,
+    /// Not by its address, but by a `Received:` field on top of each message. Like `Nothing` in all else.
+    Header,
     /// Not at all: to the backend, gatepost is the client. Only where the operator accepts that in the file.
     Nothing,
+}
+
+impl Announce {
+    /// What of a backend's offer is of use to clients: a chunk is exactly as long as it says, so there is no place for a
+    /// header field in messages that come by BDAT.
+    pub const fn usable(self) -> Keywords {
+        match self {
+            Self::Header => Keywords::ALL.without(Keyword::Chunking).without(Keyword::BinaryMime),
+            Self::Proxy(_) | Self::Transparent | Self::Xclient | Self::Nothing => Keywords::ALL,
+        }
+    }
 }
 
 /// TLS with the backend.
@@ -46,8 +63,6 @@ pub struct Tls {
     pub begins: Begins,
     /// What is asked of the backend.
     pub connector: Arc<Connector>,
-    /// The name in the EHLO that comes before STARTTLS.
-    pub hostname: String,
 }
 
 /// When TLS with the backend begins.
@@ -66,6 +81,8 @@ pub enum Begins {
 pub struct Settings {
     /// `host:port`; a name is looked up anew for each connection.
     pub address: String,
+    /// gatepost's own name: what it says in EHLO where it speaks for itself.
+    pub hostname: String,
     /// How it learns of the client.
     pub announce: Announce,
     /// TLS with it; none if nothing.
@@ -80,13 +97,24 @@ pub struct Settings {
 
 /// One client's connection, as the backend is to hear of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Visitor {
+pub struct Visitor<'a> {
     /// The client's address and port.
     pub client: SocketAddr,
     /// The address and port that it connected to.
     pub local: SocketAddr,
     /// What was agreed on with it, where TLS had begun before the backend was dialled.
     pub tls: Option<proxy_header::Tls>,
+    /// The visit, for the backend's own records.
+    pub visit: Option<proxy_header::Visit>,
+    /// What it has said, if gatepost has spoken with it.
+    pub hello: Option<Hello<'a>>,
+}
+
+impl Visitor<'_> {
+    /// A client of which nothing is known but the two addresses.
+    pub const fn new(client: SocketAddr, local: SocketAddr) -> Self {
+        Self { client, local, tls: None, visit: None, hello: None }
+    }
 }
 
 /// Whether a backend was there when it was last spoken to.
@@ -107,6 +135,8 @@ pub struct Backend {
     settings: Settings,
     offer: ArcSwapOption<Offer>,
     presence: AtomicU8,
+    /// Whether the log has been told that XCLIENT does not work with it, and since then it has not.
+    complained: AtomicBool,
     /// Tells the prober that somebody found the backend away.
     lost: Notify,
     way_back: transparent::WayBack,
@@ -119,6 +149,7 @@ impl Backend {
             settings,
             offer: ArcSwapOption::empty(),
             presence: AtomicU8::new(Presence::Unknown as u8),
+            complained: AtomicBool::new(false),
             lost: Notify::new(),
             way_back: transparent::WayBack::default(),
         })
@@ -134,11 +165,12 @@ impl Backend {
         self.offer.load_full()
     }
 
-    /// Keeps what it offers now.
+    /// Keeps what it offers now, as far as clients can make use of it.
     pub fn learn(&self, offer: &Offer) {
         self.set_presence(Presence::There);
-        if self.offer.load().as_deref() != Some(offer) {
-            self.offer.store(Some(Arc::new(offer.clone())));
+        let offer = offer.clone().only(self.settings.announce.usable());
+        if self.offer.load().as_deref() != Some(&offer) {
+            self.offer.store(Some(Arc::new(offer)));
         }
     }
 

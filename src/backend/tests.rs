@@ -16,6 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) fn settings(address: SocketAddr, announce: Announce) -> Settings {
     Settings {
         address: address.to_string(),
+        hostname: "mx.example.com".into(),
         announce,
         tls: None,
         connect_timeout: PATIENCE,
@@ -54,12 +55,8 @@ async fn answer(listener: &TcpListener, greeting: &str, ehlo: &str) {
     }
 }
 
-fn visitor() -> Visitor {
-    Visitor {
-        client: "[::ffff:192.0.2.7]:40000".parse().unwrap(),
-        local: "198.51.100.25:25".parse().unwrap(),
-        tls: None,
-    }
+fn visitor() -> Visitor<'static> {
+    Visitor::new("[::ffff:192.0.2.7]:40000".parse().unwrap(), "198.51.100.25:25".parse().unwrap())
 }
 
 #[tokio::test]

@@ -278,7 +278,7 @@ mod tests {
     async fn a_backend_here_sees_where_a_client_here_comes_from() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let client = |client: &str| Visitor { client: client.parse().unwrap(), local: address, tls: None };
+        let client = |client: &str| Visitor::new(client.parse().unwrap(), address);
         let backend = Backend::new(settings(address, Announce::Transparent));
         for (visitor, seen) in [
             (Some(client("127.0.0.7:40000")), "127.0.0.7"),

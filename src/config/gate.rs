@@ -159,8 +159,9 @@ impl GateEntry {
             tls,
             backend: Arc::new(backend::Settings {
                 address: self.backend.as_ref().map(|address| address.get_ref().clone()).unwrap_or_default(),
+                hostname: hostname.clone(),
                 announce: self.announce,
-                tls: self.backend_tls.tls(self.backend.as_ref(), &hostname, inspection),
+                tls: self.backend_tls.tls(self.backend.as_ref(), inspection),
                 connect_timeout,
                 reply_timeout,
                 probe_interval: self.probe_interval,
@@ -260,6 +261,8 @@ fn announce(value: &DeValue<'_>) -> Result<Announce, Wrong> {
         ("proxy-v1", Announce::Proxy(Version::V1)),
         ("proxy-v2", Announce::Proxy(Version::V2)),
         ("transparent", Announce::Transparent),
+        ("xclient", Announce::Xclient),
+        ("header", Announce::Header),
         ("none", Announce::Nothing),
     ];
     const ELSEWHERE: &[(&str, &str)] = &[
@@ -270,6 +273,8 @@ fn announce(value: &DeValue<'_>) -> Result<Announce, Wrong> {
         ("tproxy", "transparent"),
         ("usesrc", "transparent"),
         ("clientip", "transparent"),
+        ("received", "header"),
+        ("trace", "header"),
         ("off", "none"),
     ];
     choice(WORDS, ELSEWHERE)(value)

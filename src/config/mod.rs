@@ -42,9 +42,10 @@ use self::gate::{GateEntry, Shared, made_anywhere};
 use self::inspection::{Inspection, Wrong};
 use self::lists::DnsblEntry;
 use self::table::Table;
-use self::values::{choice, count, socket, span, text};
+use self::values::{choice, count, name_server, socket, span, text};
+use crate::backend::Announce;
 use crate::screen::Test;
-use crate::{dnsbl, ledger, session};
+use crate::{dns, dnsbl, ledger, session};
 
 /// Where the file is unless somebody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/gatepost/gatepost.toml";
@@ -56,6 +57,8 @@ pub struct Config {
     pub gates: Vec<session::Settings>,
     /// How DNS lists are asked; nothing if there are none.
     pub dnsbl: Option<dnsbl::Settings>,
+    /// Who is asked for the names of clients.
+    pub dns: dns::names::Settings,
     /// How much is remembered.
     pub ledger: ledger::Settings,
     /// Where metrics and health are served; nowhere if nothing.
@@ -143,6 +146,7 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
     let drain = table.value("drain", span(Duration::ZERO..=Duration::from_secs(60 * 60)));
     let lanes = table.value("lanes", count(1..=1024)).map(Spanned::into_inner);
     let dnsbl = table.section("dnsbl", DnsblEntry::read);
+    let servers = table.section("dns", |dns| dns.list("nameservers", name_server));
     let entries = table.section("ledger", |ledger| ledger.value("entries", count(1_000..=100_000_000)));
     let journal = table.section("journal", |journal| journal.value("to", journal_target));
     let gates = table.sections("gate", |gate| GateEntry::read(gate, folder));
@@ -158,9 +162,18 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
     ports::judge(&gates, admin.as_ref(), inspection);
     let gates: Vec<_> = gates.iter().map(|gate| gate.settings(&shared, &dnsbl, inspection)).collect();
     shared.judge(&gates, inspection);
+    if let Some(servers) = servers.as_ref().filter(|_| !gates.is_empty())
+        && gates.iter().all(|gate| gate.backend.announce != Announce::Xclient)
+    {
+        let remedy = "take it out; the lists have `nameservers` of their own, in [dnsbl]";
+        let wrong = Wrong::new("this has no effect: names are looked up where announce = \"xclient\"", remedy);
+        inspection.warning(servers.span(), wrong);
+    }
+    let servers = servers.map(Spanned::into_inner).unwrap_or_default();
     let asked = gates.is_empty() || made_anywhere(&gates, Test::Dnsbl);
     Config {
         dnsbl: dnsbl.wanted(asked, inspection),
+        dns: dns::names::Settings { nameservers: servers.into_iter().map(Spanned::into_inner).collect() },
         gates,
         ledger: ledger::Settings { entries: entries.map_or(1_000_000, Spanned::into_inner) },
         admin: admin.map(Spanned::into_inner),

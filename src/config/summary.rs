@@ -41,6 +41,8 @@ fn gate_line(gate: &session::Settings) -> String {
         Announce::Proxy(Version::V1) => "told of the client by PROXY v1",
         Announce::Proxy(Version::V2) => "told of the client by PROXY v2",
         Announce::Transparent => "sees each client's own address",
+        Announce::Xclient => "told of the client by XCLIENT",
+        Announce::Header => "NOT told of the client but by a header field in each message",
         Announce::Nothing => "NOT told of the client",
     };
     let tests: Vec<String> = Test::ALL

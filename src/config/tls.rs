@@ -179,13 +179,8 @@ impl BackendTlsEntry {
         }
     }
 
-    /// What it comes to for the backend at `address`, towards which gatepost is `hostname`.
-    pub(super) fn tls(
-        &self,
-        address: Option<&Spanned<String>>,
-        hostname: &str,
-        inspection: &Inspection,
-    ) -> Option<backend::Tls> {
+    /// What it comes to for the backend at `address`.
+    pub(super) fn tls(&self, address: Option<&Spanned<String>>, inspection: &Inspection) -> Option<backend::Tls> {
         let begins = self.begins.as_ref().and_then(|begins| *begins.get_ref());
         // TLS that anybody can prevent, by taking the word out of the EHLO reply, has no use for a certificate.
         let verifies = !matches!(begins, None | Some(Begins::IfOffered));
@@ -217,9 +212,7 @@ impl BackendTlsEntry {
         let name = self.name.as_ref().map_or(host, |name| name.get_ref()).to_owned();
         let trust = Trust { name, verify, ca: self.ca.as_ref().map(|ca| ca.get_ref().clone()) };
         match Connector::load(trust) {
-            Ok(connector) => {
-                Some(backend::Tls { begins, connector: Arc::new(connector), hostname: hostname.to_owned() })
-            }
+            Ok(connector) => Some(backend::Tls { begins, connector: Arc::new(connector) }),
             Err(problem) => {
                 let of_name = self.name.as_ref().filter(|_| problem.file.as_os_str().is_empty()).map(Spanned::span);
                 let of_file = self.ca.as_ref().map(Spanned::span);

@@ -28,11 +28,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::cache::{Cache, Entry};
 use super::health::Admission;
-use super::resolver::Resolver;
 use super::zone::Zone;
 use super::{Answer, Waiter};
+use crate::dns::cache::Cache;
+use crate::dns::resolver::Resolver;
 use crate::screen::Score;
 use crate::screen::score::{Lists, Word};
 
@@ -77,9 +77,18 @@ pub(super) struct Desk {
     shed: Mutex<Shed>,
 }
 
+/// What the lists said of a client.
+#[derive(Debug)]
+struct Entry {
+    /// Their words, in the order of the lists; a list that did not answer is left out.
+    words: Box<[Word]>,
+    /// When they were asked; TTLs count from here.
+    at: Instant,
+}
+
 /// The clients whose addresses hash alike.
 struct Shard {
-    cache: Cache,
+    cache: Cache<Entry>,
     flights: HashMap<IpAddr, Flight, ahash::RandomState>,
 }
 
@@ -269,7 +278,7 @@ impl Desk {
         if let Some(ttl) = said.min() {
             let (least, most) = REMEMBERED;
             let expires = at + Duration::from_secs(u64::from(ttl)).clamp(least, most);
-            shard.cache.remember(client, Entry { words, at, expires });
+            shard.cache.remember(client, Entry { words, at }, expires);
         }
     }
 

@@ -4,10 +4,8 @@
 //! and mail flows. What each file is for:
 //!
 //! - `flight`: one client's questions under way, shared by all who ask about it;
-//! - `cache`: what was said of clients that were asked about lately;
 //! - `zone` and `health`: one list, and whether it is asked and believed;
 //! - `selftest`: asks a list what it must say;
-//! - `resolver`: asks name servers;
 //! - `state`: what there is to tell of a list.
 //!
 //! What the answers add up to is [`crate::screen::score`]'s business; what the sum leads to, the verdict's. A zone may
@@ -16,16 +14,12 @@
 //! New settings are a new [`Dnsbl`]. Whoever has asked keeps a clone of the old one until it has its answer: with the
 //! last clone go the tasks, the self-tests, what is remembered and what is known of the lists' health.
 
-mod cache;
 mod flight;
 mod health;
-mod resolver;
 mod selftest;
 mod state;
 mod zone;
 
-#[cfg(test)]
-pub(crate) mod double;
 #[cfg(test)]
 mod tests;
 
@@ -42,11 +36,11 @@ use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 use crate::addr::canonical;
+use crate::dns::resolver::Resolver;
 use crate::screen::score::{Lists, MAX_SITES, Word};
 use crate::screen::{Score, Site};
 use flight::{Desk, Limits};
 use health::Rules;
-use resolver::Resolver;
 use zone::Zone;
 
 /// The most addresses of an answer that a [`Finding`] holds.

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::health::Tested;
-use super::resolver::Resolver;
 use super::state::{Failure, Reason, State};
 use super::zone::Zone;
+use crate::dns::resolver::Resolver;
 use crate::screen::score::Word;
 
 /// The address that every list lists.

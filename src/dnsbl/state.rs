@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::dns;
+
 /// Why a question to a list has no answer that counts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Failure {
@@ -70,6 +72,18 @@ impl Failure {
 }
 
 /// What happened, and what to do about it.
+impl From<dns::Failure> for Failure {
+    fn from(failure: dns::Failure) -> Self {
+        match failure {
+            dns::Failure::Timeout => Self::Timeout,
+            dns::Failure::ServFail => Self::ServFail,
+            dns::Failure::Refused => Self::Refused,
+            dns::Failure::Network => Self::Network,
+            dns::Failure::Malformed => Self::Malformed,
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

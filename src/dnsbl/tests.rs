@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{self, Instant};
 
-use super::double::{Double, Reply, client, client_number, listed, test_address};
 use super::*;
+use crate::dns::double::{Double, Reply, client, client_number, listed, test_address};
 use crate::screen::score::parse_list;
 
 /// Long enough for loopback on a busy machine.

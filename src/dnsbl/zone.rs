@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::health::{Admission, Health, Rules, Tested};
-use super::resolver::{Addresses, Resolver};
 use super::state::{Counters, Failure, State, ZoneState};
 use crate::addr::ClientKey;
+use crate::dns::resolver::{Answer, Resolver};
 use crate::screen::score::{List, Unbelievable, Word};
 
 /// Stands for "not trusted" in [`Zone::trusted`].
@@ -94,11 +94,11 @@ impl Zone {
     pub(super) async fn ask(&self, resolver: &Resolver, address: IpAddr) -> Asked {
         let begin = Instant::now();
         let answer = match self.question(address) {
-            Some(name) => resolver.addresses(name).await,
+            Some(name) => resolver.addresses(name).await.map_err(Failure::from),
             None => Err(Failure::Malformed),
         };
         let (addresses, word) = match answer {
-            Ok(Addresses { addresses, ttl }) => {
+            Ok(Answer { records: addresses, ttl }) => {
                 let word = match self.list.hear(&addresses) {
                     Ok(hits) => Ok(Word::Said { hits, ttl }),
                     Err(Unbelievable::ErrorCode(code)) => Err(Failure::ErrorCode(code)),

@@ -19,7 +19,7 @@ use super::ending::{End, Event, ProtocolFault, Tally, Wait};
 use super::flow::Flow;
 use super::machine::{Machine, Step};
 use super::waits::{self, Pace, Waits};
-use super::{Opening, Settings, Wire};
+use super::{Opening, Settings, Trace, Wire};
 use crate::smtp::reply::REPLY_LIMIT;
 
 /// How long gatepost goes on reading from a client that it has said its last word to. A connection that is closed with
@@ -59,11 +59,23 @@ pub async fn run<C: Wire, B: Wire>(
     shutdown: impl Future<Output = ()>,
     on_event: impl FnMut(Event),
 ) -> Ending {
+    run_traced(sides, opening, settings, None, shutdown, on_event).await
+}
+
+/// The same, with a header field on top of each message if there is a `trace`.
+pub async fn run_traced<C: Wire, B: Wire>(
+    sides: Sides<C, B>,
+    opening: Opening,
+    settings: &Settings,
+    trace: Option<Trace>,
+    shutdown: impl Future<Output = ()>,
+    on_event: impl FnMut(Event),
+) -> Ending {
     let Sides { mut client, client_bytes, mut backend, backend_bytes } = sides;
     let mut relay = Relay {
         up: Flow::new(&client_bytes, SIZE),
         down: Flow::new(&backend_bytes, REPLY_LIMIT),
-        machine: Machine::with_tls(settings, opening, client.tls()),
+        machine: Machine::traced(settings, opening, client.tls(), trace),
         settings,
         on_event,
         waits: Waits::default(),

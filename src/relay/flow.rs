@@ -16,10 +16,12 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::TRACE_LIMIT;
 use super::buffer::{Buffer, SIZE};
 
-/// Room that one step may need in `out` beyond what is sealed: the longest of gatepost's own replies and commands.
-const STEP: usize = 256;
+/// Room that one step may need in `out` beyond what is sealed: the longest of gatepost's own replies, commands and header
+/// fields.
+const STEP: usize = TRACE_LIMIT;
 
 /// The least room worth reading into, where there is as much.
 const READ: usize = SIZE / 4;

@@ -11,6 +11,7 @@
 //! | [`ending`] | what a relay tells of itself: events, tallies, how it ended |
 //! | `tls` | where TLS with the client ends, and what it may be offered because of that |
 //! | `limits` | how much one client may ask for |
+//! | `trace` | the header field on top of each message, for an MTA that is not told of the client otherwise |
 //! | `driver`, `flow`, `buffer`, `waits` | the machine between two sockets: reading, writing, back-pressure, deadlines |
 //! | `splice` | what is left when nothing is to be watched: the kernel moves the bytes |
 
@@ -25,6 +26,7 @@ mod own;
 #[cfg(target_os = "linux")]
 mod splice;
 mod tls;
+mod trace;
 mod waits;
 mod wire;
 
@@ -32,9 +34,10 @@ use std::time::Duration;
 
 use crate::smtp::ehlo::Keywords;
 
-pub use self::driver::{Ending, Sides, run};
+pub use self::driver::{Ending, Sides, run, run_traced};
 pub use self::limits::Limits;
 pub use self::tls::Tls;
+pub use self::trace::{LIMIT as TRACE_LIMIT, Trace};
 pub use self::wire::{NoTls, Wire};
 pub use crate::smtp::data::BareNewline;
 

@@ -113,7 +113,8 @@ fn conclude(house: &House, guest: &Guest, report: &Report) {
 /// Handed off before a word was said: the backend's own greeting is the client's.
 async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased: bool, mut client: Connection<C>) {
     let decided = Instant::now();
-    match handoff::direct(&guest, client.facts(), teased).await {
+    let visitor = guest.visitor(client.facts(), report.screen.as_ref());
+    match handoff::direct(&guest, visitor, teased).await {
         Ok(ready) => {
             guest.gate.metrics.handed_off(decided.elapsed());
             relayed(house, guest, report, client, ready, Vec::new()).await;
@@ -156,7 +157,8 @@ async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut 
             Decision::HandOff => {
                 // It has passed, whatever becomes of the backend now: its retry need not wait again.
                 conclude(house, &guest, &dialogue.report);
-                match timed(&guest, handoff::replay(&guest, dialogue.client.facts(), dialogue.replay())).await {
+                let visitor = guest.visitor(dialogue.client.facts(), dialogue.report.screen.as_ref());
+                match timed(&guest, handoff::replay(&guest, visitor, dialogue.replay())).await {
                     Handoff::Ready(ready) => {
                         let (report, inbox) = dialogue.leave();
                         return relayed(house, guest, report, client, ready, inbox).await;
@@ -206,7 +208,8 @@ async fn relayed<C: Wire>(
     ready: Ready,
     client_bytes: Vec<u8>,
 ) {
-    let Ready { backend, backend_bytes, opening } = ready;
+    let Ready { backend, backend_bytes, opening, hello } = ready;
+    let trace = guest.trace(&house.clock, hello);
     report.backend = true;
     if let Some(presence) = &mut guest.presence {
         presence.moves_to(State::Relay);
@@ -225,7 +228,7 @@ async fn relayed<C: Wire>(
     };
     let ending = tokio::select! {
         biased;
-        ending = relay::run(sides, opening, settings, drained, on_event) => ending,
+        ending = relay::run_traced(sides, opening, settings, trace, drained, on_event) => ending,
         () = house.cut.cancelled() => {
             report.note = Some("cut off: it did not end in the time that a stop gives".to_owned());
             report.tally = so_far;

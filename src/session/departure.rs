@@ -8,7 +8,7 @@ use super::{Guest, House, refusal};
 use crate::addr::ClientKey;
 use crate::journal::{Finding, Outcome, Stage, Visit};
 use crate::relay::ending::Tally;
-use crate::screen::{Conclusion, Screen, Test};
+use crate::screen::{Conclusion, Score, Screen, Test};
 use crate::tls::Facts;
 
 /// What the stages have learned of a visit that only its end needs.
@@ -47,7 +47,7 @@ pub(super) fn remember(house: &House, guest: &Guest, conclusion: &Conclusion) {
 /// Ends a visit.
 pub(super) fn depart(house: &House, guest: Guest, stage: Stage, outcome: Outcome, report: Report) {
     let screen = report.screen.as_ref();
-    let score = screen.map(Screen::score).filter(|score| score.worst.is_some() || score.total != 0);
+    let score = score(screen);
     let visit = Visit {
         id: guest.id,
         gate: Arc::clone(&guest.gate.name),
@@ -78,6 +78,11 @@ pub(super) fn depart(house: &House, guest: Guest, stage: Stage, outcome: Outcome
     house.metrics.departed(&visit);
     house.journal.record(&visit);
     drop(guest.place);
+}
+
+/// What the lists made of a client, if any of them said something.
+pub(super) fn score(screen: Option<&Screen>) -> Option<Score> {
+    screen.map(Screen::score).filter(|score| score.worst.is_some() || score.total != 0)
 }
 
 fn findings(screen: &Screen, said: Option<&str>) -> Vec<Finding> {

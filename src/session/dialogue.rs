@@ -29,6 +29,7 @@ use crate::smtp::command::{Command, Envelope, Malformed, Verb};
 use crate::smtp::ehlo::{Keyword, Keywords};
 use crate::smtp::line::{self, Scan};
 use crate::smtp::reply::{self, Code, Enhanced};
+use crate::smtp::xclient;
 
 /// How many forward-paths of a refused client are kept for the journal.
 const RECIPIENTS: usize = 5;
@@ -131,8 +132,10 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         let hello = self.hello.as_ref();
         let mail = self.mail.as_ref().filter(|mail| mail.refused.is_none());
         Replay {
-            extended: hello.is_some_and(|hello| hello.extended),
-            name: hello.map(|hello| &*hello.name).unwrap_or_default(),
+            hello: xclient::Hello {
+                extended: hello.is_some_and(|hello| hello.extended),
+                name: hello.map(|hello| &*hello.name).unwrap_or_default(),
+            },
             mail: mail.map(|mail| &*mail.line),
             told: self.told,
             used: mail.map(|mail| mail.used).unwrap_or_default().or(self.asked),

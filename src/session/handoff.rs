@@ -16,14 +16,14 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Guest;
-use crate::backend::{Connection, Dialled, Failure, next_reply};
+use crate::backend::{Connection, Dialled, Failure, Visitor, next_reply};
 use crate::journal::Outcome;
 use crate::metrics::BackendFailure;
 use crate::relay::ending::{BackendFault, End, ProtocolFault, Wait};
 use crate::relay::{self, Opening, Wire};
 use crate::smtp::ehlo::{Keywords, Offer};
 use crate::smtp::reply::{self, Code, Parsed};
-use crate::tls::Facts;
+use crate::smtp::xclient::Hello;
 
 /// A backend that is where the client is.
 pub(super) struct Ready {
@@ -31,6 +31,8 @@ pub(super) struct Ready {
     /// What it has said that the client has not heard.
     pub backend_bytes: Vec<u8>,
     pub opening: Opening,
+    /// The HELO or EHLO that it has accepted: whether it was EHLO, and the name.
+    pub hello: Option<(bool, Box<[u8]>)>,
 }
 
 impl Wire for Connection {
@@ -41,10 +43,8 @@ impl Wire for Connection {
 
 /// What there is to replay.
 pub(super) struct Replay<'a> {
-    /// Whether the client said EHLO rather than HELO.
-    pub extended: bool,
-    /// The name it gave, as it wrote it.
-    pub name: &'a [u8],
+    /// The client's HELO or EHLO.
+    pub hello: Hello<'a>,
     /// Its MAIL command without the line ending, where a transaction is open.
     pub mail: Option<&'a [u8]>,
     /// What it was told in the EHLO reply.
@@ -88,7 +88,9 @@ impl Trouble {
                 Failure::ConnectTimeout(_) | Failure::ReplyTimeout(_) => BackendFailure::Timeout,
                 Failure::Announce(_) | Failure::Broken(_) | Failure::Closed => BackendFailure::Closed,
                 Failure::Refused(_) => BackendFailure::Refused,
-                Failure::NotSmtp | Failure::BehindStartTls => BackendFailure::Protocol,
+                Failure::NotSmtp | Failure::BehindStartTls | Failure::NoXclient | Failure::Xclient(_) => {
+                    BackendFailure::Protocol
+                }
                 Failure::NoTls | Failure::Handshake(_) => BackendFailure::Tls,
             },
             Self::Greeting(_) => BackendFailure::Refused,
@@ -105,9 +107,10 @@ impl Trouble {
 
 /// For a client that has not been spoken to: the backend's greeting is still to come, and is the client's. Where a
 /// greeting has been begun with a teaser, only one that continues it will do.
-pub(super) async fn direct(guest: &Guest, tls: Option<&Facts>, teased: bool) -> Result<Ready, Trouble> {
+pub(super) async fn direct(guest: &Guest, visitor: Visitor<'_>, teased: bool) -> Result<Ready, Trouble> {
     let backend = &guest.gate.backend;
-    let Dialled { mut connection, inbox: mut backend_bytes } = backend.dial(Some(guest.visitor(tls))).await?;
+    let dialled = backend.dial_named(Some(visitor), guest.host_name()).await?;
+    let Dialled { mut connection, inbox: mut backend_bytes } = dialled;
     if teased {
         let wait = backend.settings().reply_timeout;
         let code = next_reply(&mut connection, &mut backend_bytes, wait).await?;
@@ -115,21 +118,22 @@ pub(super) async fn direct(guest: &Guest, tls: Option<&Facts>, teased: bool) -> 
             return Err(Trouble::Greeting(code));
         }
     }
-    Ok(Ready { backend: connection, backend_bytes, opening: Opening::Greeting })
+    Ok(Ready { backend: connection, backend_bytes, opening: Opening::Greeting, hello: None })
 }
 
 /// For a client that gatepost has spoken with.
-pub(super) async fn replay(guest: &Guest, tls: Option<&Facts>, replay: Replay<'_>) -> Handoff {
-    match try_replay(guest, tls, &replay).await {
+pub(super) async fn replay(guest: &Guest, visitor: Visitor<'_>, replay: Replay<'_>) -> Handoff {
+    match try_replay(guest, visitor, &replay).await {
         Ok(handoff) => handoff,
         Err(trouble) => Handoff::Failed(trouble),
     }
 }
 
-async fn try_replay(guest: &Guest, tls: Option<&Facts>, replay: &Replay<'_>) -> Result<Handoff, Trouble> {
+async fn try_replay(guest: &Guest, visitor: Visitor<'_>, replay: &Replay<'_>) -> Result<Handoff, Trouble> {
     let backend = &guest.gate.backend;
     let wait = backend.settings().reply_timeout;
-    let Dialled { mut connection, mut inbox } = backend.dial(Some(guest.visitor(tls))).await?;
+    let visitor = Visitor { hello: Some(replay.hello), ..visitor };
+    let Dialled { mut connection, mut inbox } = backend.dial_named(Some(visitor), guest.host_name()).await?;
 
     let greeting = next_reply(&mut connection, &mut inbox, wait).await?;
     if greeting.number() != 220 {
@@ -137,17 +141,18 @@ async fn try_replay(guest: &Guest, tls: Option<&Facts>, replay: &Replay<'_>) -> 
     }
     take_reply(&mut inbox)?;
 
-    let verb: &[u8] = if replay.extended { b"EHLO " } else { b"HELO " };
-    let hello = ask(&mut connection, &mut inbox, &[verb, replay.name], guest).await?;
+    let Hello { extended, name } = replay.hello;
+    let verb: &[u8] = if extended { b"EHLO " } else { b"HELO " };
+    let hello = ask(&mut connection, &mut inbox, &[verb, name], guest).await?;
     if !hello.is_positive() {
         return refusal(&inbox, false);
     }
     let offer = match reply::parse(&inbox) {
-        Parsed::Complete(said) if replay.extended => Offer::read(&said),
+        Parsed::Complete(said) if extended => Offer::read(&said),
         _ => Offer::default(),
     };
     take_reply(&mut inbox)?;
-    if replay.extended {
+    if extended {
         backend.learn(&offer);
     }
     if !offer.keywords.covers(replay.used) {
@@ -163,7 +168,8 @@ async fn try_replay(guest: &Guest, tls: Option<&Facts>, replay: &Replay<'_>) -> 
     }
     let offered = replay.told.and(replay.tls.shown(offer).keywords);
     let opening = Opening::Dialogue { offered, transaction: replay.mail.is_some() };
-    Ok(Handoff::Ready(Ready { backend: connection, backend_bytes: inbox, opening }))
+    let hello = Some((extended, name.into()));
+    Ok(Handoff::Ready(Ready { backend: connection, backend_bytes: inbox, opening, hello }))
 }
 
 /// Sends one command, in one write, and waits for its reply; nothing may have come before.

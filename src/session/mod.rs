@@ -41,14 +41,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::{Backend, Visitor};
+use crate::backend::{Announce, Backend, Visitor};
 use crate::clock::Clock;
+use crate::dns::Names;
 use crate::dnsbl::Dnsbl;
 use crate::journal::{Journal, Recognition, VisitId, VisitIds};
 use crate::ledger::Ledger;
 use crate::metrics::{self, Metrics, Presence};
 use crate::policy::access::AccessList;
 use crate::policy::quota::{self, Place, Sessions};
+use crate::relay::Trace;
+use crate::screen::Screen;
+use crate::smtp::xclient::HostName;
 use crate::time::Timestamp;
 use crate::tls::Facts;
 use crate::{backend, proxy_header, relay, screen};
@@ -123,6 +127,8 @@ pub struct Gate {
     pub backend: Arc<Backend>,
     /// The lists, if any are asked.
     pub dnsbl: Option<Dnsbl>,
+    /// Who knows the host names of clients, if the MTA is told of them.
+    pub names: Option<Names>,
     /// What is counted of it.
     pub metrics: Arc<metrics::Gate>,
 }
@@ -174,13 +180,38 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// The client as the backend is to hear of it; `tls` is what was agreed on with it by now.
-    fn visitor(&self, tls: Option<&Facts>) -> Visitor {
+    /// The client as the backend is to hear of it; `tls` is what was agreed on with it by now, `screen` what it was found
+    /// to be.
+    fn visitor(&self, tls: Option<&Facts>, screen: Option<&Screen>) -> Visitor<'static> {
         let tls = tls.map(|facts| proxy_header::Tls {
             version: facts.version,
             cipher: facts.cipher,
             certificate: facts.certificate,
         });
-        Visitor { client: self.client, local: self.local, tls }
+        let score = departure::score(screen).map(|score| score.total);
+        let visit = Some(proxy_header::Visit { id: self.id.symbols(), score });
+        Visitor { client: self.client, local: self.local, tls, visit, hello: None }
+    }
+
+    /// What is told on top of each message, where that is how the backend hears of the client; `hello` is what it has said.
+    fn trace(&self, clock: &Clock, hello: Option<(bool, Box<[u8]>)>) -> Option<Trace> {
+        let gate = &self.gate.settings;
+        if gate.backend.announce != Announce::Header {
+            return None;
+        }
+        let clock = clock.clone();
+        let trace = Trace::new(self.client.ip(), &gate.hostname, &self.id.to_string(), move || clock.now());
+        Some(match hello {
+            Some((extended, name)) => trace.greeted(extended, &name),
+            None => trace,
+        })
+    }
+
+    /// The client's host name, for a backend that is to hear of it.
+    async fn host_name(&self) -> HostName {
+        match &self.gate.names {
+            Some(names) => names.of(self.client.ip()).await,
+            None => HostName::Unavailable,
+        }
     }
 }

@@ -10,3 +10,4 @@ pub mod ehlo;
 pub mod line;
 pub mod path;
 pub mod reply;
+pub mod xclient;

@@ -11,7 +11,8 @@
 use std::time::Duration;
 
 use gatepost::relay::ending::End;
-use gatepost::relay::{BareNewline, Limits, Opening, Settings, Timeouts, Tls};
+use gatepost::relay::{BareNewline, Limits, Opening, Settings, Timeouts, Tls, Trace};
+use gatepost::time::Timestamp;
 
 use super::data::{assert_unambiguous, reference};
 use super::stage::Stage;
@@ -21,25 +22,36 @@ use super::stage::Stage;
 /// unanswered command; nothing positive is said but by the MTA; and no command reaches the MTA that could be read in two
 /// ways.
 ///
+/// All of this is so too where each message gets a header field on top: then the field is what it has to be, the client's
+/// own message follows it, and nothing comes by BDAT.
+///
 /// The first byte says how many of those behind it are choices: of the MTA's answers, and of how the bytes come. The
 /// rest is what the client sends.
 pub fn relay(input: &[u8]) {
-    agree(input, Tls::EndToEnd);
+    for traced in [false, true] {
+        agree(input, Tls::EndToEnd, traced);
+    }
 }
 
 /// The same where TLS with the client ends at the relay: besides, the MTA never hears of STARTTLS, and after it hears
 /// EHLO or HELO before anything that could count on what was said in the clear.
 pub fn relay_ending_tls(input: &[u8]) {
     let before_auth = input.last().is_some_and(|last| last % 2 == 1);
-    agree(input, Tls::Offered { before_auth });
+    for traced in [false, true] {
+        agree(input, Tls::Offered { before_auth }, traced);
+    }
 }
 
-fn agree(input: &[u8], tls: Tls) {
+/// When all of it happens.
+const NOW: Timestamp = Timestamp::from_seconds(1_795_325_533);
+
+fn agree(input: &[u8], tls: Tls, traced: bool) {
     let Some((&choices, rest)) = input.split_first() else { return };
     let (choices, sent) = rest.split_at(usize::from(choices).min(rest.len()));
     let mut tape = Tape(choices);
-    let mut mta = Mta { starttls: !tls.is_offered(), ..Mta::default() };
-    let mut stage = Stage::with_tls(&settings(), Opening::Greeting, tls);
+    let mut mta = Mta { starttls: !tls.is_offered(), traced, ..Mta::default() };
+    let trace = traced.then(|| Trace::new([192, 0, 2, 7].into(), "mx.test", "7K2MQ-9XV4T", || NOW));
+    let mut stage = Stage::traced(&settings(), Opening::Greeting, tls, trace);
     mta.greet(&mut tape);
     play(&mut stage, &mut mta, &mut tape, sent);
     let view = View::of(sent, &stage.to_client);
@@ -141,6 +153,13 @@ struct Mta {
     hello_was_due: bool,
     chunks: Vec<u8>,
     accepted: Vec<Vec<u8>>,
+    /// Whether messages come with a field on top, which has to tell the four below.
+    traced: bool,
+    /// Its last HELO or EHLO that was accepted: the line.
+    hello: Vec<u8>,
+    authenticated: bool,
+    /// How many messages have been begun.
+    begun: usize,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -199,8 +218,14 @@ impl Mta {
                     }
                     return false;
                 };
-                let message: Vec<u8> = self.unread.drain(..end + 3).collect();
+                let mut message: Vec<u8> = self.unread.drain(..end + 3).collect();
                 assert_unambiguous(&message[..end]);
+                if self.traced {
+                    let field = self.field();
+                    let found = String::from_utf8_lossy(message.get(..field.len()).unwrap_or(&message));
+                    assert_eq!(found, field, "on top of a message");
+                    message.drain(..field.len());
+                }
                 self.at = At::Command;
                 if let Mood::Usual = self.mood(b".", tape) {
                     self.reply(250, b".");
@@ -234,7 +259,7 @@ impl Mta {
         assert!(harmless || !self.hello_due, "{} before EHLO", line.escape_ascii());
         assert!(self.starttls || verb != b"STARTTLS", "STARTTLS passed on");
         if verb == b"BDAT" {
-            assert!(self.chunking, "a chunk that was never offered");
+            assert!(self.chunking && !self.traced, "a chunk that was never offered");
             let rest = std::str::from_utf8(&line[5..]).expect("ASCII");
             let (size, last) = rest.strip_suffix(" LAST").map_or((rest, false), |size| (size, true));
             let number: usize = size.parse().expect("a size");
@@ -257,6 +282,9 @@ impl Mta {
             self.hello_due = false;
             self.chunks.clear();
         }
+        if matches!(verb.as_slice(), b"EHLO" | b"HELO") {
+            self.hello = line.to_vec();
+        }
         match verb.as_slice() {
             b"EHLO" => {
                 self.chunking = tape.next() % 4 != 3;
@@ -268,7 +296,10 @@ impl Mta {
             _ => self.reply(code, line),
         }
         match verb.as_slice() {
-            b"DATA" => self.at = At::Data,
+            b"DATA" => {
+                self.at = At::Data;
+                self.begun += 1;
+            }
             b"STARTTLS" => self.at = At::Tls,
             b"HELO" => self.chunking = false,
             b"QUIT" => self.closed = true,
@@ -276,11 +307,52 @@ impl Mta {
         }
     }
 
+    /// The field on top of the message that was begun last, made here a second time.
+    fn field(&self) -> String {
+        let line = self.hello.trim_ascii();
+        let name = line.get(4..).unwrap_or_default().trim_ascii();
+        let safe = |&byte: &u8| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b':' | b'[' | b']' => char::from(byte),
+            _ => '?',
+        };
+        let mut name: String = name.iter().map(safe).collect();
+        if name.len() > 64 {
+            name.truncate(61);
+            name.push_str("...");
+        }
+        if name.is_empty() {
+            "unknown".clone_into(&mut name);
+        }
+        let tls = if self.hello_was_due { "S" } else { "" };
+        let auth = if self.authenticated { "A" } else { "" };
+        let extended = line.to_ascii_uppercase().starts_with(b"EHLO");
+        let protocol = if extended { format!("ESMTP{tls}{auth}") } else { "SMTP".to_owned() };
+        let id = if self.begun > 1 { format!("-{}", self.begun) } else { String::new() };
+        let words = format!("from {name} ([192.0.2.7]) by mx.test (gatepost) with {protocol} id 7K2MQ-9XV4T{id};");
+        let mut field = "Received:".to_owned();
+        let mut column = field.len();
+        for word in words.split(' ').chain(["Sun, 22 Nov 2026 05:32:13 +0000"]) {
+            // 77 columns, a TAB counted as eight.
+            if column + word.len() < 77 {
+                field.push(' ');
+                column += 1 + word.len();
+            } else {
+                field.push_str("\r\n\t");
+                column = 8 + word.len();
+            }
+            field.push_str(word);
+        }
+        field + "\r\n"
+    }
+
     fn auth(&mut self, line: &[u8], tape: &mut Tape<'_>) {
         if let Mood::Usual = self.mood(line, tape) {
             match tape.next() % 3 {
                 0 => self.reply(535, line),
-                1 => self.reply(235, line),
+                1 => {
+                    self.reply(235, line);
+                    self.authenticated = true;
+                }
                 _ => {
                     self.reply(334, line);
                     self.at = At::AuthLine;

@@ -10,7 +10,7 @@
 
 use gatepost::relay::ending::{End, Event, Tally};
 use gatepost::relay::machine::{Machine, Step};
-use gatepost::relay::{Opening, Settings, Tls};
+use gatepost::relay::{Opening, Settings, Tls, Trace};
 
 /// Bytes on their way to the machine and what has come out of it.
 pub struct Stage {
@@ -39,8 +39,13 @@ impl Stage {
 
     /// Likewise, where TLS with the client ends where `tls` says. A handshake takes no bytes here.
     pub fn with_tls(settings: &Settings, opening: Opening, tls: Tls) -> Self {
+        Self::traced(settings, opening, tls, None)
+    }
+
+    /// Likewise, and with what `trace` has to tell on top of each message.
+    pub fn traced(settings: &Settings, opening: Opening, tls: Tls, trace: Option<Trace>) -> Self {
         Self {
-            machine: Machine::with_tls(settings, opening, tls),
+            machine: Machine::traced(settings, opening, tls, trace),
             tls: None,
             from_client: Vec::new(),
             client_eof: false,

@@ -42,6 +42,17 @@ pub struct Announced {
     pub version: u8,
     /// Source and destination; none for `UNKNOWN` and for `LOCAL`.
     pub addresses: Option<(SocketAddr, SocketAddr)>,
+    /// What gatepost's own TLV (0xE0) says of the visit, if there is one.
+    pub visit: Option<Visit>,
+}
+
+/// A visit, as the TLV tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// Its id, in ASCII.
+    pub id: [u8; 11],
+    /// The lists' score.
+    pub score: Option<i32>,
 }
 
 /// Reads one header, and not one byte more, from the front of a stream.
@@ -71,7 +82,7 @@ fn read_v1(stream: &mut impl Read, front: &[u8]) -> io::Result<Announced> {
         }
         _ => return Err(bad("not a PROXY line")),
     };
-    Ok(Announced { version: 1, addresses })
+    Ok(Announced { version: 1, addresses, visit: None })
 }
 
 fn read_v2(stream: &mut impl Read) -> io::Result<Announced> {
@@ -80,19 +91,46 @@ fn read_v2(stream: &mut impl Read) -> io::Result<Announced> {
     let mut body = vec![0; usize::from(u16::from_be_bytes([head[2], head[3]]))];
     stream.read_exact(&mut body)?;
     let port = |at: usize| u16::from_be_bytes([body[at], body[at + 1]]);
+    let mut tlvs: &[u8] = &[];
     let addresses = match (head[0], head[1]) {
         (0x20, _) => None,
         (0x21, 0x11) if body.len() >= 12 => {
             let ip = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&body[at..at + 4]).expect("four bytes"));
+            tlvs = &body[12..];
             Some(((ip(0), port(8)).into(), (ip(4), port(10)).into()))
         }
         (0x21, 0x21) if body.len() >= 36 => {
             let ip = |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&body[at..at + 16]).expect("sixteen bytes"));
+            tlvs = &body[36..];
             Some(((ip(0), port(32)).into(), (ip(16), port(34)).into()))
         }
         _ => return Err(bad("an unknown kind of version 2 header")),
     };
-    Ok(Announced { version: 2, addresses })
+    let mut visit = None;
+    while let [kind, high, low, rest @ ..] = tlvs {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let (value, behind) = rest.split_at_checked(length).ok_or_else(|| bad("a TLV that is cut short"))?;
+        if *kind == 0xe0 {
+            visit = Some(read_visit(value)?);
+        }
+        tlvs = behind;
+    }
+    if !tlvs.is_empty() {
+        return Err(bad("half a TLV"));
+    }
+    Ok(Announced { version: 2, addresses, visit })
+}
+
+fn read_visit(value: &[u8]) -> io::Result<Visit> {
+    let id = |id: &[u8]| <[u8; 11]>::try_from(id).expect("eleven bytes");
+    match value.len() {
+        12 if value[0] == 1 => Ok(Visit { id: id(&value[1..]), score: None }),
+        16 if value[0] == 1 => {
+            let score = <[u8; 4]>::try_from(&value[12..]).expect("four bytes");
+            Ok(Visit { id: id(&value[1..12]), score: Some(i32::from_be_bytes(score)) })
+        }
+        _ => Err(bad("another layout of the TLV")),
+    }
 }
 
 fn socket(ip: &str, port: &str) -> io::Result<SocketAddr> {

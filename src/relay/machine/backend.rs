@@ -7,7 +7,7 @@ use crate::relay::ending::{AuthOutcome, BackendFault, End, Event, ProtocolFault,
 use crate::relay::outstanding::Due;
 use crate::relay::own::Own;
 use crate::smtp::data::Scanner;
-use crate::smtp::ehlo::{Keyword, Keywords, Offer};
+use crate::smtp::ehlo::{Keywords, Offer};
 use crate::smtp::reply::{self, Code, Parsed, Reply};
 
 /// The backend closes the connection (RFC 5321 §3.8).
@@ -99,11 +99,14 @@ impl Machine {
         self.transaction = false;
         self.hello_due = false;
         self.offered = Keywords::NONE;
+        if let Some(trace) = &mut self.trace {
+            trace.accepted();
+        }
         if due == Due::Helo {
             return pass(reply);
         }
         let offer = self.tls.shown(Offer::read(reply));
-        self.offered = if self.auth { offer.keywords } else { offer.keywords.without(Keyword::Auth) };
+        self.offered = self.usable(offer.keywords);
         let mut out = Vec::with_capacity(reply.raw.len());
         offer.write(&mut out, reply.lines().next().unwrap_or_default(), self.offered);
         Step::Replace { take: reply.raw.len(), with: Cow::Owned(out) }
@@ -141,6 +144,7 @@ impl Machine {
     fn data(&mut self, reply: &Reply<'_>, client_waiting: bool) -> Step {
         if reply.code.is_intermediate() {
             self.client = Client::Data(Scanner::new(self.newline));
+            self.field_due = self.trace.is_some();
             return pass(reply);
         }
         self.tally.last_refusal = Refusal::read(reply).or(self.tally.last_refusal);

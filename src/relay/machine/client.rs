@@ -31,6 +31,7 @@ impl Machine {
             Client::Commands if self.draining && self.is_at_rest() => Step::Hold,
             Client::Commands => self.command_line(input, eof),
             Client::Continuation => self.continuation(input, eof),
+            Client::Data(_) if self.field_due => self.field(),
             Client::Data(_) => self.mail_data(input, eof),
             Client::Chunk(left) => self.chunk(left, input, eof),
             Client::BeforeTls if input.is_empty() => self.wait(eof),
@@ -108,6 +109,9 @@ impl Machine {
             Verb::Quit => Due::Quit,
             Verb::Noop | Verb::Vrfy | Verb::Expn | Verb::Help | Verb::Etrn => Due::Other,
         };
+        if let (Some(trace), Command::Helo { name } | Command::Ehlo { name }) = (&mut self.trace, command) {
+            trace.asked(due == Due::Ehlo, name);
+        }
         match due {
             // Their answers decide what the bytes behind them are.
             Due::Helo | Due::Ehlo | Due::Data | Due::Auth | Due::StartTls => self.hold_for(due),
@@ -190,6 +194,14 @@ impl Machine {
         self.client = if left > 0 { Client::Chunk(left) } else { Client::Commands };
         self.acts.client += u64::from(left == 0);
         Step::Pass(here)
+    }
+
+    /// What goes before the client's first byte of mail data.
+    fn field(&mut self) -> Step {
+        self.field_due = false;
+        let (tls, authenticated) = (self.tls == Tls::Begun, self.authenticated);
+        let field = self.trace.as_mut().map(|trace| trace.field(tls, authenticated));
+        Step::Replace { take: 0, with: Cow::Owned(field.unwrap_or_default()) }
     }
 
     fn mail_data(&mut self, input: &[u8], eof: bool) -> Step {

@@ -31,6 +31,9 @@
 //!                            └── bytes of the client ──► 554, and the end
 //! ```
 //!
+//! With a [`Trace`], a header field goes to the backend before the client's first byte of mail data, right behind its 354.
+//! Chunks are not touched, so CHUNKING and BINARYMIME are withheld then.
+//!
 //! A connection ends rather than go on where the two sides could read the same bytes differently. See
 //! [`BackendFault`] and [`ProtocolFault`] for the cases.
 //!
@@ -45,9 +48,9 @@ use super::ending::{BackendFault, End, Event, Tally, Wait};
 use super::limits::{Count, Limits};
 use super::outstanding::{Due, Outstanding};
 use super::own::Own;
-use super::{BareNewline, Opening, Settings, Tls};
+use super::{BareNewline, Opening, Settings, Tls, Trace};
 use crate::smtp::data::{Scanner, Then};
-use crate::smtp::ehlo::Keywords;
+use crate::smtp::ehlo::{Keyword, Keywords};
 
 /// What to do with the front of the bytes that have come from one side.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -86,6 +89,10 @@ pub enum Step {
 pub struct Machine {
     auth: bool,
     tls: Tls,
+    /// What is told on top of each message, if anything is.
+    trace: Option<Box<Trace>>,
+    /// Whether that is still to be said of the message that begins.
+    field_due: bool,
     newline: BareNewline,
     max_errors: u32,
     limits: Limits,
@@ -155,9 +162,16 @@ impl Machine {
 
     /// Takes over where `opening` says, and TLS with the client ends where `tls` says.
     pub fn with_tls(settings: &Settings, opening: Opening, tls: Tls) -> Self {
+        Self::traced(settings, opening, tls, None)
+    }
+
+    /// Likewise, and what `trace` has to tell goes on top of each message.
+    pub fn traced(settings: &Settings, opening: Opening, tls: Tls, trace: Option<Trace>) -> Self {
         let mut machine = Self {
             auth: settings.auth,
             tls,
+            trace: trace.map(Box::new),
+            field_due: false,
             newline: settings.bare_newline,
             max_errors: settings.max_errors,
             limits: settings.limits,
@@ -180,7 +194,7 @@ impl Machine {
         match opening {
             Opening::Greeting => machine.hold_for(Due::Greeting),
             Opening::Dialogue { offered, transaction } => {
-                machine.offered = offered;
+                machine.offered = machine.usable(offered);
                 machine.transaction = transaction;
             }
         }
@@ -218,6 +232,9 @@ impl Machine {
         self.offered = Keywords::NONE;
         self.hello_due = true;
         self.cancelled = false;
+        if let Some(trace) = &mut self.trace {
+            trace.forget();
+        }
         self.acts.client += 1;
     }
 
@@ -265,6 +282,15 @@ impl Machine {
             Wait::ClientWrite | Wait::Idle => b"",
             Wait::Command | Wait::Data | Wait::DataRate | Wait::Envelope => Own::TooSlow.bytes(),
             Wait::Reply | Wait::EndOfData | Wait::BackendWrite => Own::BackendTrouble.bytes(),
+        }
+    }
+
+    /// What of `offered` clients can be offered.
+    fn usable(&self, offered: Keywords) -> Keywords {
+        let offered = if self.auth { offered } else { offered.without(Keyword::Auth) };
+        match self.trace {
+            Some(_) => offered.without(Keyword::Chunking).without(Keyword::BinaryMime),
+            None => offered,
         }
     }
 

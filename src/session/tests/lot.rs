@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use super::client::{Client, soon};
 use super::mta::{Act, EHLO, Mta, PROXY, honest};
 use super::*;
-use crate::dnsbl::double::{Double, Reply};
+use crate::dns::double::{Double, Reply};
 use crate::dnsbl::{self, Answer};
 use crate::policy::access::Access;
 use crate::screen::Score;

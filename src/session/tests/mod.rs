@@ -77,6 +77,7 @@ fn settings(backend: SocketAddr) -> Settings {
         tls: super::Tls::EndToEnd,
         backend: Arc::new(backend::Settings {
             address: backend.to_string(),
+            hostname: "mx.example.com".into(),
             announce: Announce::Proxy(Version::V1),
             tls: None,
             connect_timeout: Duration::from_secs(10),
@@ -170,6 +171,7 @@ impl Post {
             backend: Backend::new(settings.backend.as_ref().clone()),
             metrics: house.metrics.gate(&settings.name),
             dnsbl,
+            names: None,
             settings,
         });
         Self { house, gate }

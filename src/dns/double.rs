@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, Query, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, SOA};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, PTR, SOA};
 use hickory_resolver::proto::rr::{Name, RData, Record};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,6 +18,10 @@ use tokio::task::JoinSet;
 pub(crate) enum Reply {
     /// These addresses, with this TTL.
     Addresses(Vec<[u8; 4]>, u32),
+    /// These names, with this TTL.
+    Names(Vec<&'static str>, u32),
+    /// These IPv6 addresses, with this TTL.
+    Addresses6(Vec<std::net::Ipv6Addr>, u32),
     /// No such name, with an SOA that lets this be remembered for so long.
     NotListed(u32),
     /// A response code, and nothing else.
@@ -158,6 +162,19 @@ fn messages(question: &Message, reply: &Reply) -> Vec<Message> {
         Reply::Addresses(addresses, ttl) => {
             for &address in addresses {
                 answer.add_answer(Record::from_rdata(name.clone(), *ttl, RData::A(A(address.into()))));
+            }
+        }
+        Reply::Names(names, ttl) => {
+            for target in names {
+                // Its labels as they are, whatever is in them.
+                let labels = target.trim_end_matches('.').split('.').map(str::as_bytes);
+                let target = PTR(Name::from_labels(labels).unwrap());
+                answer.add_answer(Record::from_rdata(name.clone(), *ttl, RData::PTR(target)));
+            }
+        }
+        Reply::Addresses6(addresses, ttl) => {
+            for &address in addresses {
+                answer.add_answer(Record::from_rdata(name.clone(), *ttl, RData::AAAA(AAAA(address))));
             }
         }
         Reply::NotListed(ttl) => {

@@ -1,4 +1,4 @@
-//! Asks name servers for the addresses of a name: hickory, held to one question and one deadline.
+//! Asks name servers: hickory, held to one question and one deadline.
 //!
 //! Promises: a lookup is over within its time-out, whatever happens; each costs one datagram, and one question over TCP
 //! if the answer was cut short, because lists are paid by the question; nothing is looked up in a hosts file or with a
@@ -6,7 +6,7 @@
 //!
 //! hickory would send a datagram again, up to three times within a lookup, and it logs names at every level, up to
 //! errors. A zone may hold a paid key, so what hickory does is done where no subscriber listens: the lookups here
-//! ([`Resolver::addresses`]) and the tasks that it starts ([`Quiet`]).
+//! ([`Resolver::ask`]) and the tasks that it starts ([`Quiet`]).
 
 use std::future::Future;
 use std::io;
@@ -27,29 +27,29 @@ use tokio::time::timeout;
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
-use super::state::Failure;
+use super::Failure;
 
 /// How many questions may be under way on one TCP connection; hickory's own 32 are few when answers are cut short often.
 const TCP_QUESTIONS: usize = 256;
 
-/// The addresses of a name.
+/// What a name has.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Addresses {
+pub(crate) struct Answer<T> {
     /// None if the name does not exist, or has none.
-    pub(super) addresses: Vec<Ipv4Addr>,
+    pub(crate) records: Vec<T>,
     /// For how many seconds they (or the lack of them) hold, if the answer says so.
-    pub(super) ttl: Option<u32>,
+    pub(crate) ttl: Option<u32>,
 }
 
 /// Asks name servers.
-pub(super) struct Resolver {
+pub(crate) struct Resolver {
     pool: NameServerPool<OneDatagram>,
     timeout: Duration,
 }
 
 impl Resolver {
     /// For these name servers, or the machine's own if there are none.
-    pub(super) fn new(nameservers: &[SocketAddr], timeout: Duration) -> Result<Self, NetError> {
+    pub(crate) fn new(nameservers: &[SocketAddr], timeout: Duration) -> Result<Self, NetError> {
         let servers: Vec<(IpAddr, u16)> = if nameservers.is_empty() {
             let (system, _) = system_conf::read_system_conf()?;
             let port = |server: &NameServerConfig| server.connections.first().map_or(53, |connection| connection.port);
@@ -79,33 +79,33 @@ impl Resolver {
     }
 
     /// The IPv4 addresses of `name`, which is asked for as it stands.
-    pub(super) async fn addresses(&self, name: Name) -> Result<Addresses, Failure> {
-        let ask = async {
-            let query = Query::query(name, RecordType::A);
-            self.pool.lookup(query, DnsRequestOptions::default()).first_answer().await
-        };
+    pub(crate) async fn addresses(&self, name: Name) -> Result<Answer<Ipv4Addr>, Failure> {
+        let address = |record: &RData| if let RData::A(address) = record { Some(address.0) } else { None };
+        self.ask(Query::query(name, RecordType::A), address).await
+    }
+
+    /// What `pick` takes out of the answer to `query`.
+    pub(crate) async fn ask<T>(&self, query: Query, pick: impl Fn(&RData) -> Option<T>) -> Result<Answer<T>, Failure> {
+        let ask = async { self.pool.lookup(query, DnsRequestOptions::default()).first_answer().await };
         match timeout(self.timeout, ask.with_subscriber(Dispatch::none())).await {
-            Ok(answer) => read(answer),
+            Ok(answer) => read(answer, pick),
             Err(_) => Err(Failure::Timeout),
         }
     }
 }
 
 /// Reads what hickory brings.
-fn read(answer: Result<DnsResponse, NetError>) -> Result<Addresses, Failure> {
+fn read<T>(answer: Result<DnsResponse, NetError>, pick: impl Fn(&RData) -> Option<T>) -> Result<Answer<T>, Failure> {
     match answer {
         Ok(message) if matches!(message.response_code, ResponseCode::NoError | ResponseCode::NXDomain) => {
-            let records = message.answers.iter().filter_map(|record| match &record.data {
-                RData::A(address) => Some((address.0, record.ttl)),
-                _ => None,
-            });
-            let (addresses, ttls): (Vec<_>, Vec<_>) = records.unzip();
+            let records = message.answers.iter().filter_map(|record| Some((pick(&record.data)?, record.ttl)));
+            let (records, ttls): (Vec<_>, Vec<_>) = records.unzip();
             let ttl = ttls.into_iter().min().or_else(|| message.negative_ttl());
-            Ok(Addresses { addresses, ttl })
+            Ok(Answer { records, ttl })
         }
         Ok(_) => Err(Failure::Malformed),
         Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
-            Ok(Addresses { addresses: Vec::new(), ttl: none.negative_ttl })
+            Ok(Answer { records: Vec::new(), ttl: none.negative_ttl })
         }
         Err(NetError::Dns(DnsError::ResponseCode(ResponseCode::ServFail))) => Err(Failure::ServFail),
         Err(NetError::Dns(DnsError::ResponseCode(ResponseCode::Refused))) => Err(Failure::Refused),

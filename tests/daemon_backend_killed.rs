@@ -244,17 +244,16 @@ fn play(gate: &Gate, client: Ipv4Addr, known: bool, (point, way): Row) {
     let mut dialogue = Dialogue::from(client, gate.smtp());
     let mut heard = Vec::new();
     let mut pieces = script((point, way)).into_iter();
-    loop {
-        match reply(&mut dialogue) {
-            Some(text) => heard.push(text),
-            None => break,
-        }
-        if heard.last().is_some_and(|text| !text.starts_with(['2', '3'])) {
+    while let Some(text) = reply(&mut dialogue) {
+        let last = !text.starts_with(['2', '3']);
+        heard.push(text);
+        if last {
             dialogue.expect_close();
             break;
         }
-        let Some(piece) = pieces.next() else { continue };
-        dialogue.send(piece);
+        if let Some(piece) = pieces.next() {
+            dialogue.send(piece);
+        }
     }
     let shown = || format!("{row}\n{}", dialogue.transcript());
     let failure = heard.last().filter(|text| !text.starts_with(['2', '3'])).cloned();

@@ -136,11 +136,10 @@ impl Keyword {
         }
         let value = value?;
         let says = |word: &str| value.eq_ignore_ascii_case(word.as_bytes());
-        match () {
-            () if says("7BIT") || says("8BITMIME") => Some(Self::EightBitMime),
-            () if says("BINARYMIME") => Some(Self::BinaryMime),
-            () => None,
+        if says("BINARYMIME") {
+            return Some(Self::BinaryMime);
         }
+        (says("7BIT") || says("8BITMIME")).then_some(Self::EightBitMime)
     }
 }
 

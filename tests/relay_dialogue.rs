@@ -334,6 +334,60 @@ fn withheld_auth_reaches_no_backend() {
     assert_eq!(stage.tally().auth_not_offered, 2);
 }
 
+/// A parameter goes on if its keyword was told, and only then: to Exchange, XSHADOW and its kin are orders of a server that
+/// it trusts.
+#[test]
+fn parameters_that_were_not_offered_reach_no_backend() {
+    const UNKNOWN: &str = "555 5.5.4 MAIL or RCPT parameter not offered here";
+    const SYNTAX: &str = "501 5.5.4 Syntax error in the path or a parameter";
+    let settings = Settings { max_errors: 20, ..settings() };
+    let every = Opening::Dialogue { offered: Keywords::ALL, transaction: false };
+    let without = |keyword| Opening::Dialogue { offered: Keywords::ALL.without(keyword), transaction: false };
+    for (keyword, line) in [
+        (Keyword::Size, "MAIL FROM:<a@b> SIZE=1000"),
+        (Keyword::EightBitMime, "MAIL FROM:<a@b> BODY=8BITMIME"),
+        (Keyword::EightBitMime, "MAIL FROM:<a@b> body=7bit"),
+        (Keyword::BinaryMime, "MAIL FROM:<a@b> BODY=BINARYMIME"),
+        (Keyword::SmtpUtf8, "MAIL FROM:<a@b> SMTPUTF8"),
+        (Keyword::Dsn, "MAIL FROM:<a@b> RET=HDRS ENVID=x+3Dy"),
+        (Keyword::Dsn, "RCPT TO:<a@b> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;a=c@b"),
+        (Keyword::Auth, "MAIL FROM:<a@b> AUTH=<>"),
+        (Keyword::RequireTls, "MAIL FROM:<a@b> REQUIRETLS"),
+        (Keyword::MtPriority, "MAIL FROM:<a@b> MT-PRIORITY=3"),
+        (Keyword::DeliverBy, "MAIL FROM:<a@b> BY=120;R"),
+        (Keyword::FutureRelease, "MAIL FROM:<a@b> HOLDFOR=60"),
+    ] {
+        play(&settings, every, &format!("C: {line}\n toB: {line}\n B: 250 ok\n toC: 250 ok"));
+        let stage = play(&settings, without(keyword), &format!("C: {line}\n toC: {UNKNOWN}\n toB: +"));
+        assert_eq!(stage.tally().errors, 1, "{line}");
+    }
+    for (line, answer) in [
+        ("MAIL FROM:<a@b> XSHADOW=1a2b", UNKNOWN),
+        ("MAIL FROM:<a@b> SIZE=9 XMESSAGECONTEXT=ADRC-2.1.0.0", UNKNOWN),
+        ("MAIL FROM:<a@b> XOORG=example.org SIZE=9", UNKNOWN),
+        ("MAIL FROM:<a@b> XORIG", UNKNOWN),
+        ("RCPT TO:<a@b> XRDST=x", UNKNOWN),
+        ("RCPT TO:<a@b> NOTIFY=NEVER XLONGADDR", UNKNOWN),
+        ("MAIL FROM:<a@b> BODY=9BIT", UNKNOWN),
+        ("MAIL FROM:<a@b> XSHADOW=", SYNTAX),
+        ("MAIL FROM:<a@b> X_SHADOW=1", SYNTAX),
+        ("MAIL FROM:<a@b>XSHADOW=1", SYNTAX),
+        ("MAIL FROM:<a b> XSHADOW=1", SYNTAX),
+        ("RCPT TO:<a@b> > XRDST=x", SYNTAX),
+        ("MAIL foo", SYNTAX),
+    ] {
+        // In its turn, and nothing but that line is lost.
+        play(
+            &settings,
+            every,
+            &format!(
+                "C: NOOP\n C: {line}\n C: RSET\n toB: NOOP\n toB: RSET\n B: 250 1\n toC: 250 1\n toC: {answer}\n \
+                 B: 250 2\n toC: 250 2"
+            ),
+        );
+    }
+}
+
 #[test]
 fn auth_exchanges() {
     let stage = play(
@@ -370,6 +424,14 @@ fn auth_exchanges() {
         toC: 454 later
         C: AUTH PLAIN AGEAYg==
         toB: AUTH PLAIN AGEAYg==
+        B: 501 5.7.0 Authentication failed
+        toC: 501 5.7.0 Authentication failed
+        C: AUTH PLAIN AGEAYg==
+        toB: AUTH PLAIN AGEAYg==
+        B: 501 5.5.4 syntax
+        toC: 501 5.5.4 syntax
+        C: AUTH PLAIN AGEAYg==
+        toB: AUTH PLAIN AGEAYg==
         B: 235 yes
         toC: 235 yes",
     );
@@ -382,8 +444,11 @@ fn auth_exchanges() {
         })
         .collect();
     use AuthOutcome::{Failed, Succeeded, Undecided};
-    assert_eq!(outcomes, [(535, Failed), (535, Undecided), (454, Undecided), (235, Succeeded)]);
-    assert_eq!((stage.tally().auth_failures, stage.tally().auth_successes), (1, 1));
+    assert_eq!(
+        outcomes,
+        [(535, Failed), (535, Undecided), (454, Undecided), (501, Failed), (501, Undecided), (235, Succeeded)]
+    );
+    assert_eq!((stage.tally().auth_failures, stage.tally().auth_successes), (2, 1));
     // An answer that the backend never asked for is a command, and not one that is passed on.
     play(
         &settings(),
@@ -720,8 +785,8 @@ fn commands_that_go_nowhere() {
         &settings(),
         known(),
         r"
-        C: MAIL foo
-        toB: MAIL foo
+        C: MAIL
+        toB: MAIL
         B: 501 syntax
         toC: 501 syntax",
     );

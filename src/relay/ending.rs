@@ -31,7 +31,7 @@ pub enum Event {
 pub enum AuthOutcome {
     /// 2yz: the client is who it says it is.
     Succeeded,
-    /// 535: the credentials were wrong.
+    /// 535, or IceWarp's 501 5.7.0: the credentials were wrong.
     Failed,
     /// The client cancelled, or the backend would not or could not judge (454, 501, 504, 530, 534, 538, …).
     Undecided,
@@ -67,7 +67,7 @@ pub struct Tally {
     pub last_refusal: Option<Refusal>,
     /// AUTH exchanges that succeeded.
     pub auth_successes: u32,
-    /// AUTH exchanges that ended in 535.
+    /// AUTH exchanges that failed because the credentials were wrong.
     pub auth_failures: u32,
     /// AUTH commands where AUTH is withheld.
     pub auth_not_offered: u32,

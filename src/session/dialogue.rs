@@ -428,13 +428,9 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         if self.has_transaction() {
             return error(503, Enhanced(5, 5, 1), "Nested MAIL command");
         }
-        let mut used = Keywords::NONE;
-        for (keyword, value) in envelope.parameters() {
-            match Keyword::of_parameter(keyword, value) {
-                Some(keyword) if self.told.has(keyword) => used = used.with(keyword),
-                _ => return error(555, Enhanced(5, 5, 4), "MAIL parameter not recognized"),
-            }
-        }
+        let Some(used) = self.used(envelope) else {
+            return error(555, Enhanced(5, 5, 4), "MAIL parameter not recognized");
+        };
         self.report.from.get_or_insert_with(|| envelope.path.mailbox.into());
         self.mail = Some(Mail { line: line.into(), used, refused: None });
         ok(250, Enhanced(2, 1, 0), "Ok")
@@ -453,10 +449,18 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         if let Some(reply) = self.refusal().or_else(|| mail.refused.as_deref().map(<[u8]>::to_vec)) {
             return Reaction::Say(reply, true);
         }
-        // A parameter that was not offered is for the backend to refuse.
-        let asked = envelope.parameters().filter_map(|(keyword, value)| Keyword::of_parameter(keyword, value));
-        self.asked = asked.filter(|&keyword| self.told.has(keyword)).fold(Keywords::NONE, Keywords::with);
+        let Some(asked) = self.used(envelope) else {
+            return error(555, Enhanced(5, 5, 4), "RCPT parameter not recognized");
+        };
+        self.asked = asked;
         Reaction::HandOff
+    }
+
+    /// What the parameters of MAIL or RCPT need to have been offered; nothing if one of them was not.
+    fn used(&self, envelope: &Envelope<'_>) -> Option<Keywords> {
+        envelope.parameters().try_fold(Keywords::NONE, |used, (keyword, value)| {
+            Keyword::of_parameter(keyword, value).filter(|&keyword| self.told.has(keyword)).map(|new| used.with(new))
+        })
     }
 
     fn auth(&mut self) -> Reaction {

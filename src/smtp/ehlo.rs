@@ -134,11 +134,12 @@ impl Keyword {
         if found != Self::EightBitMime {
             return Some(found);
         }
-        match value?.to_ascii_uppercase().as_slice() {
-            b"7BIT" | b"8BITMIME" => Some(Self::EightBitMime),
-            b"BINARYMIME" => Some(Self::BinaryMime),
-            _ => None,
+        let value = value?;
+        let says = |word: &str| value.eq_ignore_ascii_case(word.as_bytes());
+        if says("BINARYMIME") {
+            return Some(Self::BinaryMime);
         }
+        (says("7BIT") || says("8BITMIME")).then_some(Self::EightBitMime)
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Call {
     pub tls: Encryption,
     /// User and password for AUTH.
     pub login: Option<(String, String)>,
+    /// The mechanism of AUTH.
+    pub mechanism: &'static str,
 }
 
 /// What became of an attempt.
@@ -68,7 +70,7 @@ pub struct Outcome {
 impl Call {
     /// In clear, without AUTH, from 127.0.0.1.
     pub fn to(server: SocketAddr) -> Self {
-        Self { server, source: Ipv4Addr::LOCALHOST.into(), tls: Encryption::None, login: None }
+        Self { server, source: Ipv4Addr::LOCALHOST.into(), tls: Encryption::None, login: None, mechanism: "PLAIN" }
     }
 
     /// The same from another loopback address.
@@ -83,9 +85,15 @@ impl Call {
         self
     }
 
-    /// The same with AUTH, by PLAIN where the program lets us choose.
+    /// The same with AUTH, by PLAIN.
     pub fn with_login(mut self, user: &str, password: &str) -> Self {
         self.login = Some((user.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// The same by another mechanism.
+    pub fn by(mut self, mechanism: &'static str) -> Self {
+        self.mechanism = mechanism;
         self
     }
 }
@@ -153,7 +161,7 @@ pub fn swaks(call: &Call, letter: &Letter, options: &[&str]) -> Outcome {
             }
         }
         if let Some((user, password)) = &call.login {
-            command.args(["--auth", "PLAIN", "--auth-user", user, "--auth-password", password]);
+            command.args(["--auth", call.mechanism, "--auth-user", user, "--auth-password", password]);
         }
         command.args(options);
         run(command)
@@ -178,7 +186,8 @@ fn curl(call: &Call, letter: &Letter, file: &Path) -> Outcome {
         command.arg("--ssl-reqd");
     }
     if let Some((user, password)) = &call.login {
-        command.args(["--login-options", "AUTH=PLAIN", "--user", &format!("{user}:{password}")]);
+        let mechanism = format!("AUTH={}", call.mechanism);
+        command.args(["--login-options", &mechanism, "--user", &format!("{user}:{password}")]);
     }
     run(command)
 }
@@ -201,7 +210,7 @@ fn msmtp(call: &Call, letter: &Letter, file: &Path) -> Outcome {
     match &call.login {
         None => command.arg("--auth=off"),
         Some((user, password)) => command.args([
-            "--auth=plain".to_owned(),
+            format!("--auth={}", call.mechanism.to_ascii_lowercase()),
             format!("--user={user}"),
             format!("--passwordeval=echo '{password}'"),
         ]),
@@ -225,6 +234,9 @@ with open_connection(call["host"], call["port"], local_hostname="client.test", t
     if call["tls"] == "StartTls":
         server.starttls(context=ssl._create_unverified_context())
     if call["login"]:
+        server.ehlo()
+        assert call["mechanism"] in server.esmtp_features["auth"].split()
+        server.esmtp_features["auth"] = call["mechanism"]
         server.login(*call["login"])
     refused = server.sendmail(call["from"], call["to"], open(call["file"], "rb").read())
 sys.exit(bool(refused))
@@ -235,6 +247,7 @@ sys.exit(bool(refused))
         "source": call.source,
         "tls": format!("{:?}", call.tls),
         "login": call.login,
+        "mechanism": call.mechanism,
         "from": letter.from,
         "to": letter.to,
         "file": file,

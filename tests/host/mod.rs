@@ -12,6 +12,8 @@
 //! | [`client`] | swaks, curl, msmtp, smtplib, smtp-source |
 //! | [`letter`] | what they send, and how it is recognised at the far end |
 //! | [`backend`] | an MTA's double that answers, stalls and breaks off as told |
+//! | [`exchange`], [`icewarp`] | what Microsoft Exchange and IceWarp say, version by version |
+//! | [`replica`] | an MTA's double that speaks like one of those, and keeps all that it hears |
 //! | [`dialogue`] | a client's double for hand-written transcripts |
 //! | [`secure`] | a client's double under TLS |
 //! | [`proxy`] | PROXY headers, written and read independently of the crate's own code |
@@ -34,8 +36,10 @@ pub mod backend;
 pub mod certificates;
 pub mod client;
 pub mod dialogue;
+pub mod exchange;
 pub mod exim;
 pub mod gate;
+pub mod icewarp;
 pub mod letter;
 pub mod network;
 pub mod peers;
@@ -44,6 +48,7 @@ pub mod postfix;
 pub mod process;
 pub mod proxy;
 pub mod rbldnsd;
+pub mod replica;
 pub mod secure;
 pub mod sink;
 pub mod wait;

@@ -8,7 +8,7 @@ use crate::relay::outstanding::Due;
 use crate::relay::own::Own;
 use crate::smtp::data::Scanner;
 use crate::smtp::ehlo::{Keywords, Offer};
-use crate::smtp::reply::{self, Code, Parsed, Reply};
+use crate::smtp::reply::{self, Code, Enhanced, Parsed, Reply};
 
 /// The backend closes the connection (RFC 5321 §3.8).
 const CLOSING: u16 = 421;
@@ -167,7 +167,10 @@ impl Machine {
         }
         let outcome = match code.number() {
             _ if code.is_positive() => AuthOutcome::Succeeded,
-            535 if !self.cancelled => AuthOutcome::Failed,
+            _ if self.cancelled => AuthOutcome::Undecided,
+            535 => AuthOutcome::Failed,
+            // IceWarp's word for it in its older versions; of an exchange that it could not read, it says 5.5.4.
+            501 if reply.enhanced() == Some(Enhanced(5, 7, 0)) => AuthOutcome::Failed,
             _ => AuthOutcome::Undecided,
         };
         match outcome {

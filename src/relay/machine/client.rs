@@ -8,7 +8,7 @@ use crate::relay::limits::Excess;
 use crate::relay::outstanding::Due;
 use crate::relay::own::Own;
 use crate::relay::tls::Tls;
-use crate::smtp::command::{Chunk, Command, Verb};
+use crate::smtp::command::{Chunk, Command, Malformed, Verb};
 use crate::smtp::data::Then;
 use crate::smtp::ehlo::Keyword;
 use crate::smtp::line::{self, AUTH_LIMIT, COMMAND_LIMIT, Line, Scan};
@@ -77,6 +77,9 @@ impl Machine {
             verb if self.hello_due && !needs_no_hello(verb) => return self.hello_first(verb, line),
             Verb::Unknown | Verb::Xclient | Verb::Xforward => return self.refuse(line.length, Own::UnknownCommand),
             Verb::Bdat => return self.bdat(line, command),
+            Verb::Mail | Verb::Rcpt if let Some(own) = self.bars_envelope(&command) => {
+                return self.refuse(line.length, own);
+            }
             Verb::Auth if !self.auth => {
                 self.tally.auth_not_offered += 1;
                 self.event = Some(Event::AuthNotOffered);
@@ -134,6 +137,22 @@ impl Machine {
             Excess::Recipients => self.refuse(line.length, Own::TooManyRecipients),
             Excess::Commands(own) => self.leave(line.length, own, ProtocolFault::TooManyCommands),
         })
+    }
+
+    /// Why MAIL or RCPT cannot be passed on, if it cannot. A parameter whose keyword the client was not told is no word of
+    /// this dialogue: the backend may take it for one of its own (Exchange's XSHADOW and XMESSAGECONTEXT are for servers
+    /// that trust each other), or as a promise that it cannot keep here. Where no path can be read, nobody knows what the
+    /// parameters are.
+    fn bars_envelope(&self, command: &Command<'_>) -> Option<Own> {
+        match command {
+            Command::Mail(envelope) | Command::Rcpt(envelope) => {
+                let of = |(keyword, value)| Keyword::of_parameter(keyword, value);
+                let offered = |keyword: Option<Keyword>| keyword.is_some_and(|keyword| self.offered.has(keyword));
+                (!envelope.parameters().map(of).all(offered)).then_some(Own::UnknownParameter)
+            }
+            Command::Malformed { reason: Malformed::Path | Malformed::Parameter, .. } => Some(Own::EnvelopeSyntax),
+            _ => None,
+        }
     }
 
     /// Why STARTTLS cannot be passed on, if it cannot.

@@ -168,7 +168,7 @@ const ROWS: &[Row] = &[
         findings: &[],
     },
     Row {
-        name: "MAIL parameters of what was offered",
+        name: "MAIL and RCPT parameters of what was offered",
         lines: &[
             (HELLO, 250),
             ("MAIL FROM:<> SIZE=1000 BODY=8BITMIME RET=HDRS ENVID=x SMTPUTF8", 250),
@@ -182,6 +182,11 @@ const ROWS: &[Row] = &[
             ("HELO client.example.net", 250),
             ("MAIL FROM:<> SIZE=1000", 555),
             ("MAIL FROM:<>", 250),
+            ("RCPT TO:<b@example.com> NOTIFY=NEVER", 555),
+            (HELLO, 250),
+            ("MAIL FROM:<>", 250),
+            ("RCPT TO:<b@example.com> XRDST=x", 555),
+            ("RCPT TO:<b@example.com> NOTIFY=NEVER FOO", 555),
         ],
         outcome: "hung-up",
         findings: &[],

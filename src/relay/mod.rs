@@ -32,7 +32,7 @@ use crate::smtp::ehlo::Keywords;
 
 pub use self::driver::{Ending, Sides, run};
 pub use self::tls::Tls;
-pub use self::wire::{NoTls, Wire};
+pub use self::wire::{NoTls, Wire, start_tls};
 pub use crate::smtp::data::BareNewline;
 
 /// How a dialogue is followed.

@@ -27,8 +27,12 @@ pub enum Peer {
     Msmtp,
     /// Python, for its smtplib.
     Python,
+    /// Node.js with nodemailer, which `tests/run` fetches into `target/peers/node`.
+    Nodemailer,
     /// OpenSSL's command line, which makes certificates.
     OpenSsl,
+    /// The scanner of TLS servers.
+    SslScan,
 }
 
 /// True if all of `wanted` are here. If not, the test is to return at once; its name goes to the list of skipped tests.
@@ -61,7 +65,9 @@ impl Peer {
             Self::Curl => on_path("curl"),
             Self::Msmtp => on_path("msmtp"),
             Self::Python => on_path("python3"),
+            Self::Nodemailer => on_path("node"),
             Self::OpenSsl => on_path("openssl"),
+            Self::SslScan => on_path("sslscan"),
         }
     }
 
@@ -72,6 +78,9 @@ impl Peer {
         match self {
             Self::Postfix | Self::Exim if !geteuid().is_root() => {
                 Some(format!("{self:?} changes its user and so must be started by root"))
+            }
+            Self::Nodemailer if !modules().join("nodemailer").is_dir() => {
+                Some("nodemailer is not here (tests/run fetches it)".to_owned())
             }
             Self::Exim if !hwith_login("Debian-exim") => {
                 Some("Exim wants the user Debian-exim (tests/run makes it)".to_owned())
@@ -84,6 +93,11 @@ impl Peer {
 /// The root of an unpacked package.
 pub fn tree(package: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers").join(package)
+}
+
+/// Where the Node.js modules are.
+pub fn modules() -> PathBuf {
+    tree("node").join("node_modules")
 }
 
 fn on_path(program: &str) -> PathBuf {

@@ -74,7 +74,8 @@ impl Postfix {
     #[track_caller]
     pub fn start(options: &Options<'_>) -> Self {
         for _ in 0..TRIES {
-            let ports @ [plain, proxied, xclient, wrapped, proxied_and_wrapped] = std::array::from_fn(|_| ports::free_address());
+            let ports @ [plain, proxied, xclient, wrapped, proxied_and_wrapped] =
+                std::array::from_fn(|_| ports::free_address());
             let dir = public_dir();
             lay_out(dir.path());
             fs::write(dir.path().join("conf/main.cf"), main_cf(dir.path(), options)).expect("main.cf");

@@ -11,6 +11,8 @@
     reason = "a test that cannot go on fails, loudly and at once"
 )]
 
+pub mod tls;
+
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};

@@ -232,6 +232,15 @@ impl Half {
     }
 }
 
+/// Has the threads that look at it come to their end when it is dropped.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn five_hundred_half_handshakes_do_not_keep_honest_clients_out() {
     const EACH: usize = 50;
@@ -249,6 +258,8 @@ fn five_hundred_half_handshakes_do_not_keep_honest_clients_out() {
     };
     let records = thread::scope(|scope| {
         let (gate, over, delivered) = (&gate, &over, &delivered);
+        // However this ends: a scope waits for its threads.
+        let _ending = Ending(over);
         for number in 1..=8 {
             scope.spawn(move || {
                 while !over.load(Ordering::Relaxed) {
@@ -288,7 +299,6 @@ fn five_hundred_half_handshakes_do_not_keep_honest_clients_out() {
             (records.len() >= all).then_some(records)
         });
         assert!(delivered.load(Ordering::Relaxed) >= so_far + 8, "honest clients go on meanwhile");
-        over.store(true, Ordering::Relaxed);
         assert_eq!(records.len(), all, "one line each");
         records
     });

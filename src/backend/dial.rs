@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use super::{Announce, Backend, Begins, Connection, Presence, Tls, Visitor, next_reply};
+use super::{Announce, Backend, Begins, Connection, Tls, Visitor, next_reply};
 use crate::addr;
 use crate::proxy_header::{self, Header, Version};
 use crate::smtp::ehlo::{Keyword, Offer};
@@ -104,8 +104,10 @@ impl Backend {
                 (secured, _) => secured,
             },
         };
-        if dialled.as_ref().is_err_and(|failure| !failure.is_ours()) {
-            self.set_presence(Presence::Away);
+        if let Err(failure) = &dialled
+            && !failure.is_ours()
+        {
+            self.lost_to(failure);
         }
         dialled
     }

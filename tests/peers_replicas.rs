@@ -157,7 +157,9 @@ impl Doors {
 /// How a client can log in to such an MTA under TLS.
 fn mechanisms(client: Client, dialect: &Dialect) -> Vec<&'static str> {
     let known: &[&str] = match client {
-        Client::Swaks | Client::SwaksPipelined | Client::Smtplib => &["PLAIN", "LOGIN", "CRAM-MD5"],
+        Client::Swaks | Client::SwaksPipelined | Client::Smtplib | Client::Nodemailer => {
+            &["PLAIN", "LOGIN", "CRAM-MD5"]
+        }
         Client::Curl => &["PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "NTLM"],
         Client::Msmtp => &["PLAIN", "LOGIN", "CRAM-MD5", "NTLM"],
     };

@@ -24,7 +24,7 @@ use host::proxy;
 use host::rbldnsd::{Rbldnsd, Zone};
 use host::sink::{Sink, Transaction};
 
-const CLIENTS: [Peer; 4] = [Peer::Swaks, Peer::Curl, Peer::Msmtp, Peer::Python];
+const CLIENTS: [Peer; 5] = [Peer::Swaks, Peer::Curl, Peer::Msmtp, Peer::Python, Peer::Nodemailer];
 
 /// A client that exists only in PROXY headers.
 const STRANGER: &str = "192.0.2.77:4711";

@@ -9,16 +9,18 @@
 )]
 
 use std::future::pending;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use gatepost::relay::ending::{BackendFault, End, Event, ProtocolFault, Wait};
-use gatepost::relay::{BareNewline, Ending, Limits, Opening, Settings, Sides, Timeouts, Wire, run};
+use gatepost::relay::{BareNewline, Ending, Limits, NoTls, Opening, Settings, Sides, Timeouts, Tls, Wire, run};
 use gatepost::smtp::ehlo::{Keyword, Keywords};
 use socket2::{Domain, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -542,6 +544,73 @@ async fn nothing_is_watched_behind_starttls() {
     assert_eq!(rest(&mut running.client).await, "");
     assert_eq!(begun.elapsed().as_secs(), END_OF_DATA.as_secs());
     assert_eq!(running.ending().await.end, End::TimedOut(Wait::Idle));
+}
+
+/// A client's side on which a handshake takes its time.
+struct Slow {
+    stream: DuplexStream,
+    handshake: Duration,
+    begun: bool,
+}
+
+impl Wire for Slow {
+    fn tls(&self) -> Tls {
+        if self.begun { Tls::Begun } else { Tls::Offered { before_auth: false } }
+    }
+
+    async fn start_tls(&mut self) -> Result<(), NoTls> {
+        tokio::time::sleep(self.handshake).await;
+        self.begun = true;
+        Ok(())
+    }
+}
+
+impl AsyncRead for Slow {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, room)
+    }
+}
+
+impl AsyncWrite for Slow {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// All are told to leave while a client is in a handshake that would take so many seconds more: how it ended, after how
+/// many seconds, and what the client was told behind it.
+async fn stopped_in_a_handshake(more: u64) -> (End, u64, String) {
+    const BEFORE: Duration = Duration::from_secs(10);
+    let ((mut client, near), (far, _backend)) = (duplex(1 << 16), duplex(1 << 16));
+    let near = Slow { stream: near, handshake: BEFORE + Duration::from_secs(more), begun: false };
+    let sides = Sides { client: near, client_bytes: Vec::new(), backend: far, backend_bytes: Vec::new() };
+    let relay = tokio::spawn(async move {
+        let begun = Instant::now();
+        let ending = run(sides, known(), &settings(), tokio::time::sleep(BEFORE), |_| {}).await;
+        (ending.end, (begun.elapsed() - BEFORE).as_secs())
+    });
+    say(&mut client, "STARTTLS\r\n").await;
+    expect(&mut client, "220 2.0.0 Ready to start TLS\r\n").await;
+    let said = rest(&mut client).await;
+    drop(client);
+    let (end, after) = relay.await.unwrap();
+    (end, after, said)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_wait_for_a_handshake_but_lets_an_honest_one_finish() {
+    let (end, after, said) = stopped_in_a_handshake(1).await;
+    assert_eq!((end, after), (End::Shutdown, 1));
+    assert!(said.starts_with("421 "), "{said}");
+    assert_eq!(stopped_in_a_handshake(20).await, (End::Shutdown, 2, String::new()));
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::transparent::{self, Family, Unshown};
-use super::{Announce, Backend, Begins, Connection, Presence, Tls, Visitor, next_reply};
+use super::{Announce, Backend, Begins, Connection, Tls, Visitor, next_reply};
 use crate::addr;
 use crate::proxy_header::{self, Extras, Header, Version};
 use crate::smtp::ehlo::{Keyword, Offer};
@@ -122,7 +122,7 @@ impl Backend {
             // Boxed: few backends are told in this way, and each visit would carry it.
             Announce::Xclient => Box::pin(self.dial_and_introduce(visitor, name)).await,
             Announce::Proxy(_) | Announce::Transparent | Announce::Header | Announce::Nothing => {
-                self.reach(visitor).await.inspect_err(|failure| self.note(failure, self.source(visitor)))
+                self.reach(visitor).await.inspect_err(|failure| self.failed_to_reach(failure, self.source(visitor)))
             }
         }
     }
@@ -150,7 +150,7 @@ impl Backend {
     }
 
     /// Draws conclusions from a failure to connect from `source`.
-    pub(super) fn note(&self, failure: &Failure, source: Option<IpAddr>) {
+    pub(super) fn failed_to_reach(&self, failure: &Failure, source: Option<IpAddr>) {
         match (failure, source) {
             // Is it away, or do its answers go astray? The prober finds out.
             (silence, Some(client)) if silence.is_silence() => {
@@ -159,7 +159,7 @@ impl Backend {
                 }
             }
             (Failure::Unshown(Unshown::Family(family)), _) => self.complain_of(*family),
-            (failure, _) if !failure.is_ours() => self.set_presence(Presence::Away),
+            (failure, _) if !failure.is_ours() => self.lost_to(failure),
             _ => {}
         }
     }

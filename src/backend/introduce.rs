@@ -31,7 +31,7 @@ impl Backend {
         visitor: Option<Visitor<'_>>,
         name: impl Future<Output = HostName>,
     ) -> Result<Dialled, Failure> {
-        let meet = async { self.meet().await.inspect_err(|failure| self.note(failure, None)) };
+        let meet = async { self.meet().await.inspect_err(|failure| self.failed_to_reach(failure, None)) };
         let Some(visitor) = visitor else {
             let (dialled, _) = meet.await?;
             self.complained.store(false, Ordering::Relaxed);

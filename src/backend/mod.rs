@@ -185,6 +185,15 @@ impl Backend {
 
     /// Notes whether it is there; says so in the log when that changes, and has it probed soon if it is lost.
     pub fn set_presence(&self, presence: Presence) {
+        self.note(presence, None);
+    }
+
+    /// Notes that it is away, and why.
+    pub(crate) fn lost_to(&self, failure: &Failure) {
+        self.note(Presence::Away, Some(failure));
+    }
+
+    fn note(&self, presence: Presence, failure: Option<&Failure>) {
         let before = self.presence.swap(presence as u8, Ordering::Relaxed);
         if before == presence as u8 {
             return;
@@ -197,6 +206,7 @@ impl Backend {
             Presence::Away => {
                 tracing::warn!(
                     backend = %self.settings.address,
+                    failure = failure.map(tracing::field::display),
                     "the backend does not answer: clients that pass get 421 until it does; is it running, does it \
                      listen at this address, and does it expect the way in which clients are announced?"
                 );

@@ -35,7 +35,7 @@ pub async fn keep_probing(backend: Arc<Backend>, hostname: String) {
             Err(failure) => {
                 tracing::debug!(backend = %backend.settings.address, %failure, "probe failed");
                 if !failure.is_ours() {
-                    backend.set_presence(Presence::Away);
+                    backend.lost_to(&failure);
                 }
                 sleep(retry).await;
                 retry = (retry * 2).min(LONGEST_RETRY);

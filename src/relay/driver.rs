@@ -19,6 +19,7 @@ use super::ending::{End, Event, ProtocolFault, Tally, Wait};
 use super::flow::Flow;
 use super::machine::{Machine, Step};
 use super::waits::{self, Pace, Waits};
+use super::wire::{self, NoTls};
 use super::{Opening, Settings, Trace, Wire};
 use crate::smtp::reply::REPLY_LIMIT;
 
@@ -97,10 +98,11 @@ pub async fn run_traced<C: Wire, B: Wire>(
                 Turn::Over(end) => break end,
                 // The machine has seen to it that nothing said in the clear is left to be read under TLS.
                 Turn::StartTls if !relay.up.is_empty() => break End::ProtocolFault(ProtocolFault::BehindStartTls),
-                Turn::StartTls => match client.start_tls().await {
-                    Ok(()) => relay.machine.tls_begun(),
-                    Err(_) => break End::NoTls,
-                },
+                Turn::StartTls => {
+                    if let Err(end) = relay.start_tls(&mut client, shutdown.as_mut()).await {
+                        break end;
+                    }
+                }
                 Turn::Unwatched => {
                     if let Some(end) = relay.splice(client.tcp(), backend.tcp()).await {
                         break end;
@@ -183,6 +185,30 @@ impl<E: FnMut(Event)> Relay<'_, E> {
             }
         }
     }
+
+    /// Has the client's side become a TLS connection.
+    async fn start_tls(
+        &mut self,
+        client: &mut impl Wire,
+        shutdown: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), End> {
+        let leaving = async {
+            if !self.draining {
+                shutdown.await;
+                self.draining = true;
+                self.machine.drain();
+            }
+        };
+        match wire::start_tls(client, leaving).await {
+            Ok(()) => {
+                self.machine.tls_begun();
+                Ok(())
+            }
+            Err(NoTls::Failed) => Err(End::NoTls),
+            Err(NoTls::Shutdown) => Err(End::Shutdown),
+        }
+    }
+
     /// Reads, thinks and writes until none of it can be done any more.
     fn move_bytes<C: Wire, B: Wire>(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_, C, B>) -> Result<(), Turn> {
         loop {

@@ -16,7 +16,7 @@ use super::{Guest, House, greeting, refusal};
 use crate::journal::{Outcome, Stage};
 use crate::metrics::{BackendFailure, State};
 use crate::relay::ending::{AuthOutcome, End, Event, Tally};
-use crate::relay::{self, Sides, Wire};
+use crate::relay::{self, NoTls, Sides, Wire};
 use crate::screen::{Evidence, Screen, Test, Verdict};
 
 /// A stranger's greet wait is over.
@@ -73,17 +73,18 @@ async fn secured<C: Wire>(
     if !guest.gate.settings.tls.is_first() {
         return Some((guest, report, client));
     }
-    tokio::select! {
+    let begun = tokio::select! {
         biased;
-        () = house.cut.cancelled() => {
+        () = house.cut.cancelled() => Err(NoTls::Shutdown),
+        begun = relay::start_tls(&mut client, house.draining.cancelled()) => begun,
+    };
+    match begun {
+        Ok(()) => return Some((guest, report, client)),
+        Err(NoTls::Shutdown) => {
             depart(house, guest, Stage::Arrival, Outcome::Shutdown, report);
             return None;
         }
-        begun = client.start_tls() => {
-            if begun.is_ok() {
-                return Some((guest, report, client));
-            }
-        }
+        Err(NoTls::Failed) => {}
     }
     if let Some(screen) = &report.screen {
         departure::remember(house, &guest, &screen.abandon(house.clock.now()));

@@ -125,8 +125,8 @@ impl<C: Wire> Wire for Connection<C> {
 
     async fn start_tls(&mut self) -> Result<(), NoTls> {
         let gate = Arc::clone(&self.gate);
-        let Tls::Here(here) = &gate.settings.tls else { return Err(NoTls) };
-        let Stream::Plain(plain) = std::mem::replace(&mut self.stream, Stream::Gone) else { return Err(NoTls) };
+        let Tls::Here(here) = &gate.settings.tls else { return Err(NoTls::Failed) };
+        let Stream::Plain(plain) = std::mem::replace(&mut self.stream, Stream::Gone) else { return Err(NoTls::Failed) };
         // Boxed: a handshake's state is large, and soon over.
         let accepted = Box::pin(tls::accept(&here.keyring, plain)).await;
         gate.metrics.tls_handshake(accepted.as_ref().err().copied());
@@ -138,7 +138,7 @@ impl<C: Wire> Wire for Connection<C> {
             }
             Err(failure) => {
                 self.failure = Some(failure);
-                Err(NoTls)
+                Err(NoTls::Failed)
             }
         }
     }

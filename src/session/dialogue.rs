@@ -21,7 +21,7 @@ use super::refusal::{self, Manner};
 use super::{Guest, House, client, greeting};
 use crate::backend::Presence;
 use crate::journal::Outcome;
-use crate::relay::{self, Wire};
+use crate::relay::{self, NoTls, Wire};
 use crate::screen::helo;
 use crate::screen::not_smtp::not_smtp;
 use crate::screen::{Evidence, Screen, Test, Verdict};
@@ -217,12 +217,13 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         let begun = tokio::select! {
             biased;
             () = self.house.cut.cancelled() => return Decision::Over(Outcome::Shutdown),
-            begun = self.client.start_tls() => begun,
+            begun = relay::start_tls(self.client, self.house.draining.cancelled()) => begun,
         };
         match begun {
             Ok(()) => Decision::Listen,
+            Err(NoTls::Shutdown) => Decision::Over(Outcome::Shutdown),
             // What went wrong, the connection knows.
-            Err(_) => Decision::Over(self.outcome_of_refusal(Outcome::ProtocolFault)),
+            Err(NoTls::Failed) => Decision::Over(self.outcome_of_refusal(Outcome::ProtocolFault)),
         }
     }
 

@@ -7,16 +7,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::anyone::Anyone;
 use super::certificate::Problem;
 use super::provider;
 
@@ -35,6 +34,8 @@ pub struct Trust {
 pub struct Connector {
     trust: Trust,
     name: ServerName<'static>,
+    /// Who may vouch for the other side, as they were when they were read; nobody where it is not verified.
+    roots: Arc<RootCertStore>,
     config: Arc<ClientConfig>,
 }
 
@@ -63,12 +64,13 @@ impl Connector {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| wrong(format!("TLS cannot be set up: {error}"), "see to the build of this program"))?;
+        let roots = Arc::new(if trust.verify { roots(&trust)? } else { RootCertStore::empty() });
         let builder = if trust.verify {
-            builder.with_root_certificates(roots(&trust)?)
+            builder.with_root_certificates(Arc::clone(&roots))
         } else {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)))
         };
-        Ok(Self { config: Arc::new(builder.with_no_client_auth()), name, trust })
+        Ok(Self { config: Arc::new(builder.with_no_client_auth()), name, roots, trust })
     }
 
     /// What it asks of the other side.
@@ -89,10 +91,10 @@ impl Connector {
     }
 }
 
-/// Two that ask the same are the same.
+/// Two that ask the same are the same. The file of authorities may have become another one at the same path.
 impl PartialEq for Connector {
     fn eq(&self, other: &Self) -> bool {
-        self.trust == other.trust
+        self.trust == other.trust && self.roots.roots == other.roots.roots
     }
 }
 
@@ -128,43 +130,4 @@ fn roots(trust: &Trust) -> Result<RootCertStore, Problem> {
         return Err(wrong("there is no certificate in it".to_owned(), "name a PEM file of authorities' certificates"));
     }
     Ok(roots)
-}
-
-/// Takes any certificate whose key the other side has.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

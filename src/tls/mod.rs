@@ -14,7 +14,7 @@
 //! | `keyring` | a gate's certificates: choosing, and swapping when the files change |
 //! | `handshake` | a handshake, its deadline, and what came of it |
 //! | `connect` | TLS towards a backend: whom to trust, and the handshake |
-//! | `anyone` | asking clients for a certificate without asking anything of it |
+//! | `anyone` | taking any certificate, of whomever it is |
 
 mod anyone;
 mod certificate;

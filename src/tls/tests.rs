@@ -178,6 +178,20 @@ async fn sessions_are_resumed_by_tickets() {
     assert_eq!(kinds, [rustls::HandshakeKind::Full, rustls::HandshakeKind::Resumed]);
 }
 
+/// The same path is not the same authority.
+#[test]
+fn who_trusts_others_than_before_is_another() {
+    let mut folder = Folder::new();
+    let (mx, _) = folder.write("mx", &["mx.example.org"], (2020, 2040));
+    let (other, _) = folder.write("other", &["mx.example.org"], (2020, 2040));
+    let trust = |verify| Trust { name: "mx.example.org".to_owned(), verify, ca: Some(mx.chain.clone()) };
+    let [before, again] = [true, true].map(|verify| Connector::load(trust(verify)).unwrap());
+    assert_eq!(before, again);
+    assert_ne!(before, Connector::load(trust(false)).unwrap());
+    fs::copy(&other.chain, &mx.chain).unwrap();
+    assert_ne!(before, Connector::load(trust(true)).unwrap());
+}
+
 #[tokio::test]
 async fn a_new_certificate_is_in_force_and_nobody_inside_notices() {
     let mut folder = Folder::new();

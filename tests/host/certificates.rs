@@ -23,6 +23,11 @@ impl Certificates {
         Self { dir }
     }
 
+    /// Where they are.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// The authority's own certificate: what a client has to trust.
     pub fn authority(&self) -> PathBuf {
         self.dir.path().join("ca.pem")

@@ -1,4 +1,4 @@
-//! The programs that people and web servers send with: swaks, curl, msmtp and Python's smtplib.
+//! The programs that people and web servers send with: swaks, curl, msmtp, Python's smtplib and nodemailer.
 //!
 //! Each sends a [`Letter`] byte for byte (the options below switch off what a program would add), says whether the
 //! server took it, and keeps what it said on the way. [`super::exim::send`] and [`super::postfix::Postfix`] stand for
@@ -7,14 +7,14 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::NamedTempFile;
 
 use super::dialogue::stuffed;
 use super::letter::Letter;
-use super::peers::Peer;
+use super::peers::{self, Peer};
 
 /// A program and its way of speaking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub enum Client {
     Msmtp,
     /// Python's smtplib, `sendmail`.
     Smtplib,
+    /// nodemailer, which web applications in JavaScript send with.
+    Nodemailer,
 }
 
 /// When TLS begins.
@@ -43,7 +45,7 @@ pub enum Encryption {
     Implicit,
 }
 
-/// Where to send, and how. Certificates are not verified: what they say is for other tests.
+/// Where to send, and how. Certificates are verified only where it is said who may vouch for them.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The server.
@@ -56,6 +58,10 @@ pub struct Call {
     pub login: Option<(String, String)>,
     /// The mechanism of AUTH.
     pub mechanism: &'static str,
+    /// A PEM file with who may vouch for the server's certificate, which has to be for its address.
+    pub authority: Option<PathBuf>,
+    /// The files of a certificate and its key, to be shown if the server asks for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// What became of an attempt.
@@ -70,7 +76,15 @@ pub struct Outcome {
 impl Call {
     /// In clear, without AUTH, from 127.0.0.1.
     pub fn to(server: SocketAddr) -> Self {
-        Self { server, source: Ipv4Addr::LOCALHOST.into(), tls: Encryption::None, login: None, mechanism: "PLAIN" }
+        Self {
+            server,
+            source: Ipv4Addr::LOCALHOST.into(),
+            tls: Encryption::None,
+            login: None,
+            mechanism: "PLAIN",
+            authority: None,
+            identity: None,
+        }
     }
 
     /// The same from another loopback address.
@@ -85,7 +99,19 @@ impl Call {
         self
     }
 
-    /// The same with AUTH, by PLAIN.
+    /// The same, trusting only certificates that the one in this PEM file stands behind.
+    pub fn verifying(mut self, authority: PathBuf) -> Self {
+        self.authority = Some(authority);
+        self
+    }
+
+    /// The same with a certificate and its key to show.
+    pub fn showing(mut self, chain: PathBuf, key: PathBuf) -> Self {
+        self.identity = Some((chain, key));
+        self
+    }
+
+    /// The same with AUTH, by PLAIN where the program lets us choose.
     pub fn with_login(mut self, user: &str, password: &str) -> Self {
         self.login = Some((user.to_owned(), password.to_owned()));
         self
@@ -115,7 +141,8 @@ impl Outcome {
 
 impl Client {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Swaks, Self::SwaksPipelined, Self::Curl, Self::Msmtp, Self::Smtplib];
+    pub const ALL: [Self; 6] =
+        [Self::Swaks, Self::SwaksPipelined, Self::Curl, Self::Msmtp, Self::Smtplib, Self::Nodemailer];
 
     /// The program it needs.
     pub fn peer(self) -> Peer {
@@ -124,6 +151,7 @@ impl Client {
             Self::Curl => Peer::Curl,
             Self::Msmtp => Peer::Msmtp,
             Self::Smtplib => Peer::Python,
+            Self::Nodemailer => Peer::Nodemailer,
         }
     }
 
@@ -135,6 +163,7 @@ impl Client {
             Self::Curl => with_file(&letter.bytes, |file| curl(call, letter, file)),
             Self::Msmtp => with_file(&letter.bytes, |file| msmtp(call, letter, file)),
             Self::Smtplib => with_file(&letter.bytes, |file| smtplib(call, letter, file)),
+            Self::Nodemailer => with_file(&letter.bytes, |file| nodemailer(call, letter, file)),
         }
     }
 }
@@ -160,6 +189,12 @@ pub fn swaks(call: &Call, letter: &Letter, options: &[&str]) -> Outcome {
                 command.arg("--tls-on-connect");
             }
         }
+        if let Some(authority) = &call.authority {
+            command.arg("--tls-verify").arg("--tls-ca-path").arg(authority);
+        }
+        if let Some((chain, key)) = &call.identity {
+            command.arg("--tls-cert").arg(chain).arg("--tls-key").arg(key);
+        }
         if let Some((user, password)) = &call.login {
             command.args(["--auth", call.mechanism, "--auth-user", user, "--auth-password", password]);
         }
@@ -172,16 +207,17 @@ fn curl(call: &Call, letter: &Letter, file: &Path) -> Outcome {
     let mut command = Command::new(Peer::Curl.program());
     let scheme = if call.tls == Encryption::Implicit { "smtps" } else { "smtp" };
     // The path of the URL is the EHLO name.
-    command.args([
-        "--verbose",
-        "--silent",
-        "--show-error",
-        "--insecure",
-        &format!("{scheme}://{}/client.test", call.server),
-    ]);
+    command.args(["--verbose", "--silent", "--show-error", &format!("{scheme}://{}/client.test", call.server)]);
     command.args(["--interface", &call.source.to_string(), "--mail-from", &letter.from]);
     command.args(letter.to.iter().flat_map(|to| ["--mail-rcpt", to]));
     command.arg("--upload-file").arg(file);
+    match &call.authority {
+        None => command.arg("--insecure"),
+        Some(authority) => command.arg("--cacert").arg(authority),
+    };
+    if let Some((chain, key)) = &call.identity {
+        command.arg("--cert").arg(chain).arg("--key").arg(key);
+    }
     if call.tls == Encryption::StartTls {
         command.arg("--ssl-reqd");
     }
@@ -206,7 +242,14 @@ fn msmtp(call: &Call, letter: &Letter, file: &Path) -> Outcome {
     ]);
     command.arg(format!("--tls={}", on(call.tls != Encryption::None)));
     command.arg(format!("--tls-starttls={}", on(call.tls == Encryption::StartTls)));
-    command.arg("--tls-certcheck=off");
+    match &call.authority {
+        None => command.arg("--tls-certcheck=off"),
+        Some(authority) => command.arg(format!("--tls-trust-file={}", authority.display())),
+    };
+    if let Some((chain, key)) = &call.identity {
+        command.arg(format!("--tls-cert-file={}", chain.display()));
+        command.arg(format!("--tls-key-file={}", key.display()));
+    }
     match &call.login {
         None => command.arg("--auth=off"),
         Some((user, password)) => command.args([
@@ -225,14 +268,20 @@ import json, smtplib, ssl, sys
 call = json.loads(sys.argv[1])
 open_connection = smtplib.SMTP
 extra = {}
+if call["authority"]:
+    context = ssl.create_default_context(cafile=call["authority"])
+else:
+    context = ssl._create_unverified_context()
+if call["identity"]:
+    context.load_cert_chain(*call["identity"])
 if call["tls"] == "Implicit":
     open_connection = smtplib.SMTP_SSL
-    extra["context"] = ssl._create_unverified_context()
+    extra["context"] = context
 with open_connection(call["host"], call["port"], local_hostname="client.test", timeout=30,
                      source_address=(call["source"], 0), **extra) as server:
     server.set_debuglevel(1)
     if call["tls"] == "StartTls":
-        server.starttls(context=ssl._create_unverified_context())
+        server.starttls(context=context)
     if call["login"]:
         server.ehlo()
         assert call["mechanism"] in server.esmtp_features["auth"].split()
@@ -241,6 +290,32 @@ with open_connection(call["host"], call["port"], local_hostname="client.test", t
     refused = server.sendmail(call["from"], call["to"], open(call["file"], "rb").read())
 sys.exit(bool(refused))
 "#;
+    let mut command = Command::new(Peer::Python.program());
+    command.args(["-c", SCRIPT, &described(call, letter, file)]);
+    run(command)
+}
+
+fn nodemailer(call: &Call, letter: &Letter, file: &Path) -> Outcome {
+    const SCRIPT: &str = r#"
+const call = JSON.parse(process.argv[1]), { readFileSync } = require("fs");
+const tls = { rejectUnauthorized: Boolean(call.authority), ca: call.authority && readFileSync(call.authority) };
+if (call.identity) [tls.cert, tls.key] = call.identity.map((name) => readFileSync(name));
+const transport = require("nodemailer").createTransport({
+    host: call.host, port: call.port, localAddress: call.source, name: "client.test", tls,
+    secure: call.tls == "Implicit", ignoreTLS: call.tls == "None", requireTLS: call.tls == "StartTls",
+    auth: call.login && { user: call.login[0], pass: call.login[1] }, authMethod: call.mechanism,
+    logger: true, debug: true,
+});
+transport.sendMail({ envelope: { from: call.from, to: call.to }, raw: readFileSync(call.file) })
+    .then((sent) => process.exit(sent.rejected.length), (error) => { console.error(error); process.exit(1); });
+"#;
+    let mut command = Command::new(Peer::Nodemailer.program());
+    command.env("NODE_PATH", peers::modules()).args(["-e", SCRIPT, &described(call, letter, file)]);
+    run(command)
+}
+
+/// A call in JSON, for those who speak through a script.
+fn described(call: &Call, letter: &Letter, file: &Path) -> String {
     let call = serde_json::json!({
         "host": call.server.ip(),
         "port": call.server.port(),
@@ -250,11 +325,11 @@ sys.exit(bool(refused))
         "mechanism": call.mechanism,
         "from": letter.from,
         "to": letter.to,
+        "authority": call.authority,
+        "identity": call.identity,
         "file": file,
     });
-    let mut command = Command::new(Peer::Python.program());
-    command.args(["-c", SCRIPT, &call.to_string()]);
-    run(command)
+    call.to_string()
 }
 
 /// Runs a program to its end with no input.

@@ -1,7 +1,8 @@
 //! Exim: as the MTA behind a gate ([`Exim`]), and as a sender in front of one that uses BDAT ([`send`]).
 //!
-//! Each instance has its own configuration, spool and log, and two SMTP ports: *plain* and *proxied* (takes only
-//! connections that begin with a PROXY header). Like [`super::postfix`] it passes on what it accepts with one Received
+//! Each instance has its own configuration, spool and log, and three SMTP ports: *plain*, *proxied* (takes only
+//! connections that begin with a PROXY header) and *wrapped* (the same, with TLS behind that header and before the
+//! greeting, for instances with certificates). Like [`super::postfix`] it passes on what it accepts with one Received
 //! field on top and otherwise unchanged, relays for example.test and for 127.0.0.1, and asks no DNS. Bounces vanish.
 //!
 //! The program comes from an unpacked package and is not set-uid. Started by root with `-C`, the daemon gives up root
@@ -15,6 +16,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::certificates::Certificates;
 use super::client::{Call, Encryption, Outcome, run_reading};
 use super::letter::Letter;
 use super::peers::Peer;
@@ -31,12 +33,14 @@ pub struct Options<'a> {
     pub main: &'a [&'a str],
     /// Offers AUTH, by PLAIN and LOGIN, to whoever has this name and password, and relays for him.
     pub login: Option<(&'a str, &'a str)>,
+    /// Offers STARTTLS, and TLS on the wrapped port, with the certificate of mx.test.
+    pub certificates: Option<&'a Certificates>,
 }
 
 impl Options<'_> {
     /// Nothing special.
     pub fn delivering_to(next_hop: SocketAddr) -> Self {
-        Self { next_hop, main: &[], login: None }
+        Self { next_hop, main: &[], login: None, certificates: None }
     }
 }
 
@@ -45,6 +49,7 @@ pub struct Exim {
     process: Process,
     plain: SocketAddr,
     proxied: SocketAddr,
+    wrapped: SocketAddr,
     dir: TempDir,
 }
 
@@ -53,12 +58,15 @@ impl Exim {
     #[track_caller]
     pub fn start(options: &Options<'_>) -> Self {
         for _ in 0..TRIES {
-            let [plain, proxied] = std::array::from_fn(|_| ports::free_address());
-            let dir = lay_out(&configuration(plain, proxied, options));
+            let ports @ [plain, proxied, wrapped] = std::array::from_fn(|_| ports::free_address());
+            let dir = lay_out(&configuration(ports, options));
+            if let Some(certificates) = options.certificates {
+                lend(certificates, dir.path());
+            }
             let mut command = exim(dir.path());
             command.arg("-bdf");
             let process = Process::start("exim", &command, dir.path());
-            let mut exim = Self { process, plain, proxied, dir };
+            let mut exim = Self { process, plain, proxied, wrapped, dir };
             if wait::until("Exim to greet", || exim.is_up()) {
                 return exim;
             }
@@ -76,6 +84,11 @@ impl Exim {
     /// The port that requires a PROXY header.
     pub fn proxied(&self) -> SocketAddr {
         self.proxied
+    }
+
+    /// The port that requires a PROXY header, and TLS behind it.
+    pub fn wrapped(&self) -> SocketAddr {
+        self.wrapped
     }
 
     /// Its main log and its panic log so far.
@@ -142,14 +155,29 @@ fn exim(dir: &Path) -> Command {
     command
 }
 
-fn lay_out(configuration: &dyn Fn(&Path) -> String) -> TempDir {
-    let dir = public_dir();
+/// The user and the group that Exim runs as.
+fn ids() -> (u32, u32) {
     let owner = fs::read_to_string("/etc/passwd").expect("every system has this file");
     let ids = owner.lines().find_map(|line| match line.split(':').collect::<Vec<_>>()[..] {
         ["Debian-exim", _, user, group, ..] => Some((user.parse().ok()?, group.parse().ok()?)),
         _ => None,
     });
-    let (user, group) = ids.expect("the user that Exim runs as");
+    ids.expect("the user that Exim runs as")
+}
+
+/// Copies the certificate and the key of mx.test to where Exim, which is not root, can read them.
+fn lend(certificates: &Certificates, dir: &Path) {
+    let (user, group) = ids();
+    for (from, to) in [(certificates.chain("mx.test"), "mx.pem"), (certificates.key("mx.test"), "mx.key")] {
+        let to = dir.join(to);
+        fs::copy(from, &to).expect("a copy for Exim");
+        chown(&to, Some(user), Some(group)).expect("root may give it away");
+    }
+}
+
+fn lay_out(configuration: &dyn Fn(&Path) -> String) -> TempDir {
+    let dir = public_dir();
+    let (user, group) = ids();
     for name in ["spool", "log"] {
         let path = dir.path().join(name);
         fs::create_dir(&path).expect("a directory for Exim");
@@ -177,7 +205,6 @@ deliver_drop_privilege
 host_lookup =
 host_lookup_order =
 rfc1413_hosts =
-tls_advertise_hosts =
 delay_warning =
 return_path_remove = false
 envelope_to_remove = false
@@ -188,14 +215,25 @@ delivery_date_remove = false
     )
 }
 
-fn configuration(plain: SocketAddr, proxied: SocketAddr, options: &Options<'_>) -> impl Fn(&Path) -> String {
+fn configuration(ports: [SocketAddr; 3], options: &Options<'_>) -> impl Fn(&Path) -> String {
+    let [plain, proxied, wrapped] = ports;
     let (hop, extra) = (options.next_hop, options.main.join("\n"));
+    let (secure, port) = (options.certificates.is_some(), wrapped.port());
+    let tls = move |dir: &Path| match secure {
+        false => "tls_advertise_hosts =".to_owned(),
+        true => format!(
+            "tls_advertise_hosts = *\ntls_certificate = {0}/mx.pem\ntls_privatekey = {0}/mx.key\n\
+             tls_on_connect_ports = {port}",
+            dir.display()
+        ),
+    };
     let authenticators = options.login.map(authenticators).unwrap_or_default();
     move |dir| {
         format!(
-            "{}local_interfaces = 127.0.0.1
-daemon_smtp_ports = {} : {proxied}
-hosts_proxy = ${{if eq{{$received_port}}{{{proxied}}}{{127.0.0.1}}}}
+            "{}{}
+local_interfaces = 127.0.0.1
+daemon_smtp_ports = {} : {proxied} : {wrapped}
+hosts_proxy = ${{if inlist{{$received_port}}{{{proxied}:{wrapped}}}{{127.0.0.1}}}}
 chunking_advertise_hosts = *
 pipelining_advertise_hosts = *
 smtp_accept_max = 0
@@ -243,10 +281,12 @@ begin retry
 * * F,1h,1m
 ",
             common(dir),
+            tls(dir),
             plain.port(),
             hop.ip(),
             hop.port(),
             proxied = proxied.port(),
+            wrapped = wrapped.port(),
         )
     }
 }
@@ -275,11 +315,23 @@ login:
 }
 
 fn sender_configuration(call: &Call) -> impl Fn(&Path) -> String {
-    let tls = match call.tls {
+    let begins = match call.tls {
         Encryption::None => "  hosts_avoid_tls = *\n",
-        Encryption::StartTls => "  hosts_require_tls = *\n  tls_verify_hosts =\n  tls_try_verify_hosts =\n",
-        Encryption::Implicit => "  protocol = smtps\n  tls_verify_hosts =\n  tls_try_verify_hosts =\n",
+        Encryption::StartTls => "  hosts_require_tls = *\n",
+        Encryption::Implicit => "  protocol = smtps\n",
     };
+    // By name: Exim does not look for addresses in certificates.
+    let trusts = match &call.authority {
+        None => "  tls_verify_hosts =\n  tls_try_verify_hosts =\n".to_owned(),
+        Some(authority) => format!(
+            "  tls_verify_hosts = *\n  tls_verify_certificates = {}\n  tls_verify_cert_hostnames = *\n",
+            authority.display()
+        ),
+    };
+    let shows = call.identity.as_ref().map_or_else(String::new, |(chain, key)| {
+        format!("  tls_certificate = {}\n  tls_privatekey = {}\n", chain.display(), key.display())
+    });
+    let tls = format!("{begins}{trusts}{shows}");
     let interface = match call.source {
         source if source == Ipv4Addr::LOCALHOST => String::new(),
         other => format!("  interface = {other}\n"),
@@ -287,7 +339,8 @@ fn sender_configuration(call: &Call) -> impl Fn(&Path) -> String {
     let server = call.server;
     move |dir| {
         format!(
-            "{}begin routers
+            "{}tls_advertise_hosts =
+begin routers
 bounces:
   driver = redirect
   senders = :

@@ -9,7 +9,7 @@
 //! | [`gate`] | the built `gatepost` itself, its journal and metrics |
 //! | [`postfix`], [`exim`] | MTAs to stand behind the gate, or to send through it |
 //! | [`sink`] | where those MTAs deliver to: keeps every message byte for byte |
-//! | [`client`] | swaks, curl, msmtp, smtplib, smtp-source |
+//! | [`client`] | swaks, curl, msmtp, smtplib, nodemailer |
 //! | [`letter`] | what they send, and how it is recognised at the far end |
 //! | [`backend`] | an MTA's double that answers, stalls and breaks off as told |
 //! | [`exchange`], [`icewarp`] | what Microsoft Exchange and IceWarp say, version by version |

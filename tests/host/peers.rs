@@ -29,12 +29,16 @@ pub enum Peer {
     Msmtp,
     /// Python, for its smtplib.
     Python,
+    /// Node.js with nodemailer, which `tests/run` fetches into `target/peers/node`.
+    Nodemailer,
     /// OpenSSL's command line, which makes certificates.
     OpenSsl,
     /// iproute2's `ip`, and leave to make network namespaces with it.
     Ip,
     /// nftables' `nft`.
     Nft,
+    /// The scanner of TLS servers.
+    SslScan,
 }
 
 /// True if all of `wanted` are here. If not, the test is to return at once; its name goes to the list of skipped tests.
@@ -67,9 +71,11 @@ impl Peer {
             Self::Curl => on_path("curl"),
             Self::Msmtp => on_path("msmtp"),
             Self::Python => on_path("python3"),
+            Self::Nodemailer => on_path("node"),
             Self::OpenSsl => on_path("openssl"),
             Self::Ip => on_path("ip"),
             Self::Nft => on_path("nft"),
+            Self::SslScan => on_path("sslscan"),
         }
     }
 
@@ -84,7 +90,10 @@ impl Peer {
             Self::Ip if !network::is_permitted() => {
                 Some("network namespaces are for root, and not permitted in each container".to_owned())
             }
-            Self::Exim if !hwith_login("Debian-exim") => {
+            Self::Nodemailer if !modules().join("nodemailer").is_dir() => {
+                Some("nodemailer is not here (tests/run fetches it)".to_owned())
+            }
+            Self::Exim if !has_login("Debian-exim") => {
                 Some("Exim wants the user Debian-exim (tests/run makes it)".to_owned())
             }
             _ => None,
@@ -97,6 +106,11 @@ pub fn tree(package: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers").join(package)
 }
 
+/// Where the Node.js modules are.
+pub fn modules() -> PathBuf {
+    tree("node").join("node_modules")
+}
+
 fn on_path(program: &str) -> PathBuf {
     let path = env::var_os("PATH").unwrap_or_default();
     // Root's PATH has the sbin directories, a user's often not.
@@ -104,7 +118,7 @@ fn on_path(program: &str) -> PathBuf {
     folders.map(|folder| folder.join(program)).find(|file| file.is_file()).unwrap_or_else(|| PathBuf::from(program))
 }
 
-fn hwith_login(name: &str) -> bool {
+fn has_login(name: &str) -> bool {
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     users.lines().any(|line| line.split(':').next() == Some(name))
 }

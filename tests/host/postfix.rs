@@ -1,8 +1,8 @@
 //! Postfix: as the MTA behind a gate, and as an honest sender in front of one.
 //!
-//! Each instance has its own configuration, queue and log in a directory of its own, and four SMTP ports: *plain*,
-//! *proxied* (takes only connections that begin with a PROXY header), *xclient* (believes XCLIENT from loopback) and
-//! *wrapped* (TLS before the greeting, for instances with certificates).
+//! Each instance has its own configuration, queue and log in a directory of its own, and five SMTP ports: *plain*,
+//! *proxied* (takes only connections that begin with a PROXY header), *xclient* (believes XCLIENT from loopback),
+//! *wrapped* (TLS before the greeting, for instances with certificates) and *proxied and wrapped* (both in this order).
 //! Whatever it accepts goes on by SMTP to [`Options::next_hop`], usually a [`super::sink::Sink`], with one Received
 //! field on top and otherwise unchanged: header rewriting, header dropping and content filters are off. No DNS is asked.
 //! What goes back to the usual sender, bob@example.org, vanishes: a bounce must not be counted as a letter.
@@ -67,6 +67,7 @@ pub struct Postfix {
     proxied: SocketAddr,
     xclient: SocketAddr,
     wrapped: SocketAddr,
+    proxied_and_wrapped: SocketAddr,
     dir: TempDir,
 }
 
@@ -75,13 +76,15 @@ impl Postfix {
     #[track_caller]
     pub fn start(options: &Options<'_>) -> Self {
         for _ in 0..TRIES {
-            let ports @ [plain, proxied, xclient, wrapped] = std::array::from_fn(|_| ports::free_address());
+            let ports @ [plain, proxied, xclient, wrapped, proxied_and_wrapped] =
+                std::array::from_fn(|_| ports::free_address());
             let dir = public_dir();
             lay_out(dir.path());
             fs::write(dir.path().join("conf/main.cf"), main_cf(dir.path(), options)).expect("main.cf");
             let services = master_cf(ports) + &options.master_cf.join("\n") + "\n";
             fs::write(dir.path().join("conf/master.cf"), services).expect("master.cf");
-            let mut postfix = Self { process: master(dir.path()), plain, proxied, xclient, wrapped, dir };
+            let process = master(dir.path());
+            let mut postfix = Self { process, plain, proxied, xclient, wrapped, proxied_and_wrapped, dir };
             if wait::until("Postfix to greet", || postfix.is_up()) {
                 return postfix;
             }
@@ -109,6 +112,11 @@ impl Postfix {
     /// The port where TLS comes first.
     pub fn wrapped(&self) -> SocketAddr {
         self.wrapped
+    }
+
+    /// The port that requires a PROXY header, and TLS behind it.
+    pub fn proxied_and_wrapped(&self) -> SocketAddr {
+        self.proxied_and_wrapped
     }
 
     /// Its log so far.
@@ -293,7 +301,7 @@ in_flow_delay = 0
     text + &options.main_cf.join("\n") + "\n"
 }
 
-fn master_cf([plain, proxied, xclient, wrapped]: [SocketAddr; 4]) -> String {
+fn master_cf([plain, proxied, xclient, wrapped, proxied_and_wrapped]: [SocketAddr; 5]) -> String {
     format!(
         "{plain} inet n - n - - smtpd
 {proxied} inet n - n - - smtpd
@@ -301,6 +309,9 @@ fn master_cf([plain, proxied, xclient, wrapped]: [SocketAddr; 4]) -> String {
 {xclient} inet n - n - - smtpd
   -o smtpd_authorized_xclient_hosts=127.0.0.1
 {wrapped} inet n - n - - smtpd
+  -o smtpd_tls_wrappermode=yes
+{proxied_and_wrapped} inet n - n - - smtpd
+  -o smtpd_upstream_proxy_protocol=haproxy
   -o smtpd_tls_wrappermode=yes
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr

@@ -11,6 +11,8 @@
     reason = "a test that cannot go on fails, loudly and at once"
 )]
 
+pub mod tls;
+
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
@@ -33,7 +35,7 @@ pub const ALLOWED: &str = "127.9.0.0/16";
 pub const GREET_WAIT: Duration = Duration::from_millis(300);
 
 /// The programs behind [`crate::host::client::Client::ALL`].
-pub const CLIENTS: [Peer; 4] = [Peer::Swaks, Peer::Curl, Peer::Msmtp, Peer::Python];
+pub const CLIENTS: [Peer; 5] = [Peer::Swaks, Peer::Curl, Peer::Msmtp, Peer::Python, Peer::Nodemailer];
 
 /// A gate's file: for a mail exchanger, unless `gate` says otherwise.
 #[derive(Clone, Copy, Debug, Default)]

@@ -9,6 +9,7 @@ mod dialogue;
 mod handoff;
 mod lot;
 mod mta;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

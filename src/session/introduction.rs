@@ -4,7 +4,8 @@
 //! ```text
 //!  accepted ─┬─ from elsewhere ───────────────────────────────► Fault (Untrusted)
 //!            └─ from a trusted network ─► Awaited ─┬─ TCP over IP ────────► Client: recall, as if it had connected here
-//!                         (peeked at, not taken)   ├─ LOCAL, UNKNOWN ─────► Itself: never as a client
+//!                         (peeked at, not taken)   ├─ LOCAL, UNKNOWN, the
+//!                                                  │  connection itself ──► Itself: never as a client
 //!                                                  └─ none, broken, late ─► Fault: one reply, closed
 //! ```
 //!
@@ -75,8 +76,8 @@ pub(super) enum Fault {
     Closed,
 }
 
-/// Looks for the header at the front of what `socket` has received, and takes it off if it is whole.
-pub(super) fn hear(socket: &TcpStream) -> Introduction {
+/// Looks for the header at the front of what `socket` has received from `proxy`, and takes it off if it is whole.
+pub(super) fn hear(socket: &TcpStream, proxy: SocketAddr) -> Introduction {
     let mut room = [0; LONGEST];
     let peeked = match peek(socket, &mut room) {
         Ok([]) => return Introduction::Fault(Fault::Closed),
@@ -92,7 +93,7 @@ pub(super) fn hear(socket: &TcpStream) -> Introduction {
     if take(socket, length).is_err() {
         return Introduction::Fault(Fault::Closed);
     }
-    introduced(&header)
+    introduced(&header, proxy)
 }
 
 /// Whether nothing at all has come.
@@ -100,12 +101,14 @@ pub(super) fn is_silent(socket: &TcpStream) -> bool {
     !peek(socket, &mut [0]).is_ok_and(|peeked| !peeked.is_empty())
 }
 
-fn introduced(header: &Header) -> Introduction {
+fn introduced(header: &Header, proxy: SocketAddr) -> Introduction {
+    let canonical = |address: SocketAddr| SocketAddr::new(addr::canonical(address.ip()), address.port());
     match *header {
         Header::Local | Header::Unknown => Introduction::Itself,
         Header::Proxied { source, .. } if !is_a_host(source.ip()) => Introduction::Fault(Fault::Malformed),
+        // HAProxy's checks in version 1, which has no word for them: it announces the very connection that it speaks on.
+        Header::Proxied { source, .. } if canonical(source) == canonical(proxy) => Introduction::Itself,
         Header::Proxied { source, destination } => {
-            let canonical = |address: SocketAddr| SocketAddr::new(addr::canonical(address.ip()), address.port());
             Introduction::Client { source: canonical(source), destination: canonical(destination) }
         }
     }
@@ -187,7 +190,7 @@ mod tests {
 
     fn proxied(source: &str) -> Introduction {
         let destination = "[::ffff:198.51.100.25]:25".parse().unwrap();
-        introduced(&Header::Proxied { source: source.parse().unwrap(), destination })
+        introduced(&Header::Proxied { source: source.parse().unwrap(), destination }, "10.0.0.5:33000".parse().unwrap())
     }
 
     #[test]
@@ -217,7 +220,11 @@ mod tests {
             assert_eq!(proxied(nobody), Introduction::Fault(Fault::Malformed), "{nobody}");
         }
         for header in [Header::Local, Header::Unknown] {
-            assert_eq!(introduced(&header), Introduction::Itself);
+            assert_eq!(introduced(&header, "10.0.0.5:33000".parse().unwrap()), Introduction::Itself);
         }
+        for itself in ["10.0.0.5:33000", "[::ffff:10.0.0.5]:33000"] {
+            assert_eq!(proxied(itself), Introduction::Itself);
+        }
+        assert!(matches!(proxied("10.0.0.5:33001"), Introduction::Client { .. }), "somebody on the same machine");
     }
 }

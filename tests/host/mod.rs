@@ -15,6 +15,7 @@
 //! | [`dialogue`] | a client's double for hand-written transcripts |
 //! | [`secure`] | a client's double under TLS |
 //! | [`proxy`] | PROXY headers, written and read independently of the crate's own code |
+//! | [`haproxy`], [`nginx`] | load balancers, to stand before the gate |
 //! | [`rbldnsd`] | a DNSBL |
 //! | [`certificates`] | a small certification authority |
 //! | [`peers`] | which of the programs are here, and what a test does without one |
@@ -35,7 +36,9 @@ pub mod client;
 pub mod dialogue;
 pub mod exim;
 pub mod gate;
+pub mod haproxy;
 pub mod letter;
+pub mod nginx;
 pub mod peers;
 pub mod ports;
 pub mod postfix;

@@ -44,7 +44,7 @@ pub(super) struct Complaints {
 impl Lot {
     /// Takes in a load balancer's connection, until its header comes; mostly, that has come with it.
     pub(in crate::session) fn await_header(&mut self, socket: TcpStream, guest: Guest) -> Option<Introduced> {
-        match introduction::hear(&socket) {
+        match introduction::hear(&socket, guest.client) {
             Introduction::Awaited => {}
             Introduction::Fault(fault) => {
                 self.refuse(socket, guest, fault);
@@ -82,7 +82,8 @@ impl Lot {
     /// More of a header may have come; `closed` if no more will.
     pub(super) fn look_for_header(&mut self, index: usize, closed: bool) -> Option<Introduced> {
         let place = self.places.get_mut(index)?;
-        match introduction::hear(&place.socket) {
+        let Who::Unannounced(guest) = &place.who else { return None };
+        match introduction::hear(&place.socket, guest.client) {
             Introduction::Awaited if closed => self.fail(index, Fault::Closed),
             Introduction::Awaited => {}
             Introduction::Fault(fault) => self.fail(index, fault),

@@ -419,6 +419,27 @@ async fn one_that_speaks_for_itself_is_greeted_at_once_and_never_reaches_the_bac
     }
 }
 
+/// As HAProxy does in version 1.
+#[tokio::test]
+async fn one_that_announces_its_own_connection_speaks_for_itself() {
+    for version in [Version::V1, Version::V2] {
+        let mta = Mta::start(honest).await;
+        let mut settings = behind(mta.address);
+        access(&mut settings, "127.0.0.0/8", Access::Allow);
+        let post = Post::new(settings);
+        let open = post.open();
+        let mut proxy = Client::connect(open.address).await;
+        let own = proxy.stream.local_addr().unwrap().to_string();
+        proxy.say(header(version, &own)).await;
+        assert_eq!(soon(proxy.reply()).await, "220 mx.example.com ESMTP");
+        assert!(soon(proxy.ask("QUIT")).await.starts_with("221 "));
+        drop(proxy);
+        assert_eq!(post.the_record().await["outcome"], "checked");
+        assert!(mta.heard().is_empty());
+        open.close(&post).await;
+    }
+}
+
 #[tokio::test]
 async fn while_the_backend_is_away_a_check_hears_421() {
     let post = Post::new(behind(nobody()));

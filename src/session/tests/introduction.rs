@@ -326,7 +326,7 @@ async fn a_header_has_its_time_and_no_more() {
 #[tokio::test]
 async fn limits_are_the_clients_and_not_the_load_balancers() {
     let mut settings = behind(nobody());
-    settings.limits = quota::Settings { per_client: 1, total: 3 };
+    settings.limits = quota::Settings { per_client: 1, total: 4 };
     let post = Post::new(settings);
     let open = post.open();
     let connect = async |source: &str| {
@@ -340,13 +340,13 @@ async fn limits_are_the_clients_and_not_the_load_balancers() {
     assert!(said.starts_with("421 4.7.0 mx.example.com Too many connections from your address"), "{said}");
     let second = connect("192.0.2.2:1").await;
     until("the other client to be parked", || post.house.sessions.open() == 2).await;
-    // Those whose header has not come count in all.
-    let silent = Client::connect(open.address).await;
-    until("it to be taken in", || post.house.sessions.open() == 3).await;
+    // Those whose header has not come count in all, and not as one client, though all are from one address.
+    let silent = [Client::connect(open.address).await, Client::connect(open.address).await];
+    until("both to be taken in", || post.house.sessions.open() == 4).await;
     let said = soon(connect("192.0.2.3:1").await.rest()).await;
     assert!(said.starts_with("421 4.3.2 mx.example.com All screening ports are busy"), "{said}");
     drop((first, second, silent));
-    let records = post.departed(5).await;
+    let records = post.departed(6).await;
     assert_eq!(records[0]["client"], "192.0.2.1");
     assert_eq!((&records[1]["recognition"], &records[1]["stage"]), (&"proxy".into(), &"arrival".into()));
     open.close(&post).await;

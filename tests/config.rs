@@ -372,6 +372,35 @@ const ROWS: &[Row] = &[
         lines: ("dnsbl = { sites = 'bl.example', nameservers = ['dns.example'] }", ""),
         told: &[(Error, 2, "not the address of a name server", "IP address")],
     },
+    // Load balancers.
+    Row { lines: ("", "proxy_from = []"), told: &[(Error, 6, "names nobody", "take it out")] },
+    Row { lines: ("", "proxy_from = '0.0.0.0/0'"), told: &[(Error, 6, "0.0.0.0/0 is everybody", "own addresses")] },
+    Row { lines: ("", "proxy_from = ['10.0.0.5', '::/0']"), told: &[(Error, 6, "::/0 is everybody", "own addresses")] },
+    Row { lines: ("", "proxy_from = '::ffff:0:0/96'"), told: &[(Error, 6, "0.0.0.0/0 is everybody", "own addresses")] },
+    Row {
+        lines: ("", "proxy_from = ['0.0.0.0/1', '128.0.0.0/1']"),
+        told: &[(Error, 6, "0.0.0.0/0 is everybody", "own addresses")],
+    },
+    Row {
+        lines: ("", "proxy_from = 'balancer.example.org'"),
+        told: &[(Error, 6, "not a network", "write an address")],
+    },
+    Row { lines: ("", "proxy_from = ['10.0.0.0/8', 'fd00::/8', '198.51.100.7', '2001:db8::7']"), told: &[] },
+    Row {
+        lines: ("", "proxy_from = ['10.0.0.5', '198.51.100.0/24']"),
+        told: &[(Warning, 6, "whoever is in 198.51.100.0/24 can claim any address", "listen only where")],
+    },
+    Row { lines: ("timeouts.proxy = '9s'", ""), told: &[(Warning, 2, "no effect", "`proxy_from`")] },
+    Row { lines: ("timeouts.proxy = '9s'", "proxy_from = '10.0.0.5'"), told: &[] },
+    Row { lines: ("", "timeouts.proxy = '9s'"), told: &[(Warning, 6, "no effect", "`proxy_from`")] },
+    Row {
+        lines: ("timeouts.proxy = '2m'", "proxy_from = '10.0.0.5'"),
+        told: &[(Error, 2, "out of range", "from \"1s\" to \"1m\"")],
+    },
+    Row {
+        lines: ("", "postscreen_upstream_proxy_protocol = 'haproxy'"),
+        told: &[(Error, 6, "no key", "`gate.proxy_from`")],
+    },
     // Access.
     Row {
         lines: ("access.allow = '0.0.0.0/0'", ""),
@@ -498,6 +527,36 @@ fn what_a_gate_says_goes_before_what_the_file_says() {
     assert_eq!(one.screen.names.own, ["mx.example.org", "other.example"]);
     let own: Vec<String> = one.screen.names.own_addresses.iter().map(ToString::to_string).collect();
     assert_eq!(own, ["192.0.2.1", "192.0.2.9"]);
+}
+
+#[test]
+fn load_balancers_are_shown_and_loopback_behind_them_is_not_allowed() {
+    let file = |top: &str, gate: &str| {
+        read(&format!(
+            "hostname = 'mx.example.org'\n{top}\n[[gate]]\nlisten = '127.0.0.1:25'\nbackend = '127.0.0.1:2525'\n{gate}\n"
+        ))
+    };
+    let proxies = "proxy_from = ['10.0.0.5', '192.0.2.0/24']";
+    let shown = file("", proxies).summary();
+    let words = "believes PROXY headers from 10.0.0.5, 192.0.2.0/24 and takes nobody else, -> 127.0.0.1:2525";
+    assert!(shown.contains(words), "{shown}");
+    assert!(!file("", "").summary().contains("believes"));
+
+    let loopback = "127.0.0.1".parse().expect("an address");
+    for (top, gate, expected) in [
+        ("", "", Access::Allow),
+        ("access.deny = '192.0.2.7'", "", Access::Allow),
+        ("", proxies, Access::Test),
+        ("access.deny = '192.0.2.7'", proxies, Access::Test),
+        ("access.allow = '127.0.0.0/8'", proxies, Access::Allow),
+    ] {
+        assert_eq!(file(top, gate).gates[0].access.look_up(loopback), expected, "{top} {gate}");
+    }
+    let denied = "192.0.2.7".parse().expect("an address");
+    assert_eq!(file("access.deny = '192.0.2.7'", proxies).gates[0].access.look_up(denied), Access::Deny);
+    let patience = |top: &str| file(top, proxies).gates[0].proxies.as_ref().map(|proxies| proxies.patience);
+    assert_eq!(patience(""), Some(std::time::Duration::from_secs(5)));
+    assert_eq!(patience("timeouts.proxy = '9s'"), Some(std::time::Duration::from_secs(9)));
 }
 
 #[test]

@@ -16,8 +16,10 @@ use host::client::{Call, Client, Encryption, swaks};
 use host::dialogue::{Dialogue, stuffed};
 use host::exim::{self, Exim};
 use host::gate::sum_of_samples;
+use host::haproxy::{self, Haproxy};
 use host::letter::Letter;
 use host::network::{self, Family, Network};
+use host::nginx::Nginx;
 use host::peers::{Peer, present};
 use host::postfix::{self, Postfix};
 use host::proxy;
@@ -416,6 +418,41 @@ fn proxy_headers_are_read_as_they_were_written() {
     }
     assert_eq!(proxy::read(&mut &proxy::v2_local()[..]).expect("a sound header").addresses, None);
     assert!(proxy::read(&mut &b"EHLO a.long.name.test\r\n"[..]).is_err());
+}
+
+#[test]
+fn load_balancers_announce_the_client_and_their_checks_as_later_tests_have_it() {
+    if !present(&[Peer::Haproxy, Peer::Nginx]) {
+        return;
+    }
+    let client = Ipv4Addr::new(127, 0, 0, 45);
+    let backend = Manners::default().behind_proxy().start();
+    let (v1, v2) =
+        (Haproxy::before(backend.address(), "send-proxy"), Haproxy::before(backend.address(), "send-proxy-v2"));
+    let (stream, mail) = (Nginx::stream(backend.address()), Nginx::mail(backend.address()));
+    for (count, (balancer, version)) in
+        (1..).zip([(v1.address(), 1), (v2.address(), 2), (stream.address(), 1), (mail.address(), 1)])
+    {
+        let mut dialogue = Dialogue::from(client, balancer);
+        dialogue.expect("220");
+        dialogue.deliver(&Letter::short());
+        let seen = backend.wait_for_ends(count);
+        let announced = seen.last().and_then(|seen| seen.proxy).expect("a header");
+        let addresses = announced.addresses.map(|(source, destination)| (source, destination.ip()));
+        assert_eq!((announced.version, addresses), (version, Some((dialogue.local_address(), balancer.ip()))));
+    }
+    for (words, version) in [("send-proxy", 1), ("send-proxy-v2", 2)] {
+        let backend = Manners::default().behind_proxy().start();
+        let haproxy = Haproxy::before(backend.address(), &format!("{words} check inter 100ms"));
+        haproxy.wait_for("UP");
+        let checks = backend.wait_for_ends(1);
+        let announced = checks[0].proxy.expect("a header");
+        // Version 1 has no word for a check: it announces the connection itself.
+        let itself = checks[0].peer.filter(|_| version == 1);
+        assert_eq!((announced.version, announced.addresses.map(|(source, _)| source)), (version, itself));
+        assert!(checks[0].peer.is_some_and(|peer| peer.ip().to_string() == haproxy::ADDRESS));
+        assert!(checks[0].commands.iter().any(|command| command == "EHLO balancer.test"), "{:?}", checks[0].commands);
+    }
 }
 
 #[test]

@@ -19,6 +19,8 @@ use crate::policy::network::{self, BadLine};
 #[derive(Debug)]
 pub(super) struct AccessEntry {
     entries: Vec<(IpNet, Access)>,
+    /// Which of them the file does not say.
+    unwritten: Range<usize>,
 }
 
 impl AccessEntry {
@@ -55,16 +57,23 @@ impl AccessEntry {
 
         let denied = written.split_off(allowed);
         let plain = |(_, entry)| entry;
-        let mut entries: Vec<_> = written.into_iter().map(plain).chain(unwritten).collect();
+        let mut entries: Vec<_> = written.into_iter().map(plain).collect();
+        let unsaid = entries.len()..entries.len() + unwritten.len();
+        entries.extend(unwritten);
         entries.extend(from_files(allow_files, Access::Allow));
         entries.extend(denied.into_iter().map(plain));
         entries.extend(from_files(deny_files, Access::Deny));
-        Some(Self { entries })
+        Some(Self { entries, unwritten: unsaid })
     }
 
-    /// The list of a gate: its own, or else the file's, or else this machine's loopback.
-    pub(super) fn list(own: Option<&Self>, above: Option<&Self>) -> AccessList {
-        AccessList::new(own.or(above).map_or_else(|| loopback().to_vec(), |entry| entry.entries.clone()))
+    /// The list of a gate: its own, or else the file's, or else this machine's loopback. Behind a load balancer (`behind`)
+    /// nobody is allowed unless the file says so: what it announces as loopback is not this machine.
+    pub(super) fn list(own: Option<&Self>, above: Option<&Self>, behind: bool) -> AccessList {
+        let mut entries = own.or(above).map_or_else(|| loopback().to_vec(), |entry| entry.entries.clone());
+        if behind {
+            drop(entries.drain(own.or(above).map_or(0..entries.len(), |entry| entry.unwritten.clone())));
+        }
+        AccessList::new(entries)
     }
 }
 

@@ -12,6 +12,7 @@ use super::access::AccessEntry;
 use super::inspection::{Inspection, Wrong};
 use super::limits::{GreetEntry, LimitsEntry, TimeoutsEntry};
 use super::lists::DnsblEntry;
+use super::proxies::ProxiesEntry;
 use super::rules::{Circumstances, TestsEntry};
 use super::table::Table;
 use super::tls::{BackendTlsEntry, TlsEntry};
@@ -57,6 +58,13 @@ impl Shared {
         }
     }
 
+    /// Warns of a wait for PROXY headers where none of the `gates` takes any.
+    pub(super) fn judge_proxy(&self, gates: &[GateEntry], inspection: &Inspection) {
+        if !gates.is_empty() && !gates.iter().any(|gate| gate.proxies.is_there()) {
+            self.timeouts.judge_proxy(inspection);
+        }
+    }
+
     /// Warns of what the file's own sections say in vain at all `gates`.
     pub(super) fn judge(&self, gates: &[session::Settings], inspection: &Inspection) {
         let rules: Vec<(Scene, PerTest<Rule>)> = gates.iter().map(|gate| (gate.scene, gate.screen.rules)).collect();
@@ -76,6 +84,7 @@ pub(super) struct GateEntry {
     scene: Scene,
     /// Where it listens, each with its place.
     pub(super) listen: Vec<Spanned<SocketAddr>>,
+    proxies: ProxiesEntry,
     /// Its backend.
     pub(super) backend: Option<Spanned<String>>,
     announce: Announce,
@@ -95,6 +104,7 @@ impl GateEntry {
         let named = table.value("name", gate_name);
         let scene = table.value("scene", scene).map_or(Scene::Mx, Spanned::into_inner);
         let listen = table.list("listen", socket(25));
+        let proxies = ProxiesEntry::read(table);
         let backend = table.value("backend", host_and_port);
         let backend_tls = BackendTlsEntry::read(table, folder);
         let announce = table.value("announce", announce);
@@ -114,11 +124,13 @@ impl GateEntry {
         let listen = listen.map(Spanned::into_inner).unwrap_or_default();
         judge_announce(announce.as_ref(), accepted.as_ref(), &listen, inspection);
         transparent::judge(announce.as_ref(), &listen, backend.as_ref(), inspection);
+        proxies.judge(&listen, inspection);
         Self {
             span,
             named,
             scene,
             listen,
+            proxies,
             backend,
             backend_tls,
             announce: announce.map_or(Announce::Proxy(Version::V2), Spanned::into_inner),
@@ -152,9 +164,10 @@ impl GateEntry {
             name: self.name().to_owned(),
             scene: self.scene,
             listen: self.listen.iter().map(|socket| *socket.get_ref()).collect(),
+            proxies: self.proxies.proxies(&own.timeouts, &above.timeouts, inspection),
             contact: own.contact.clone().or_else(|| above.contact.clone()),
             screen: Arc::new(self.screen(above, dnsbl, &hostname, inspection)),
-            access: Arc::new(AccessEntry::list(own.access.as_ref(), above.access.as_ref())),
+            access: Arc::new(AccessEntry::list(own.access.as_ref(), above.access.as_ref(), self.proxies.is_there())),
             limits: limits.0.quota(limits.1, inspection),
             tls,
             backend: Arc::new(backend::Settings {

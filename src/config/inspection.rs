@@ -32,6 +32,9 @@ const KNOWN_ELSEWHERE: &[(&str, &str)] = &[
     ("postscreen_greet_wait", "greet.wait_max"),
     ("postscreen_non_smtp_command_action", "tests.not-smtp"),
     ("postscreen_pipelining_action", "tests.pipelining"),
+    ("postscreen_upstream_proxy_protocol", "gate.proxy_from"),
+    ("postscreen_upstream_proxy_timeout", "timeouts.proxy"),
+    ("smtpd_upstream_proxy_timeout", "timeouts.proxy"),
 ];
 
 /// How many places are told where a key could belong.

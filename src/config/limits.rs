@@ -193,6 +193,7 @@ pub(super) struct TimeoutsEntry {
     reply: Option<Duration>,
     end_of_data: Option<Duration>,
     write: Option<Duration>,
+    proxy: Option<Spanned<Duration>>,
 }
 
 impl TimeoutsEntry {
@@ -207,6 +208,8 @@ impl TimeoutsEntry {
             reply: table.value("reply", span(range.clone())).map(Spanned::into_inner),
             end_of_data: table.value("end_of_data", span(range.clone())).map(Spanned::into_inner),
             write: table.value("write", span(range)).map(Spanned::into_inner),
+            // A client gives up on a greeting after five minutes, and this is the least part of what it waits for.
+            proxy: table.value("proxy", span(SECOND..=seconds(60))),
         }
     }
 
@@ -223,6 +226,19 @@ impl TimeoutsEntry {
             inspection.warning(longest.span(), Wrong::new(cause, remedy));
         }
         each
+    }
+
+    /// How long a load balancer has for the whole PROXY header: postscreen's figure unless the file says otherwise.
+    pub(super) fn proxy(&self, above: &Self) -> Duration {
+        self.proxy.as_ref().or(above.proxy.as_ref()).map_or(seconds(5), |span| *span.get_ref())
+    }
+
+    /// Warns of that wait where no PROXY header is taken.
+    pub(super) fn judge_proxy(&self, inspection: &Inspection) {
+        if let Some(proxy) = &self.proxy {
+            let cause = "this has no effect: clients connect themselves, and no PROXY header is taken";
+            inspection.warning(proxy.span(), Wrong::new(cause, "take it out, or name load balancers in `proxy_from`"));
+        }
     }
 
     /// The waits of a gate's relay: RFC 5321 §4.5.3.2 unless the file says otherwise.

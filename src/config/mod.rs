@@ -19,6 +19,7 @@ mod lists;
 mod nearest;
 mod ports;
 mod problem;
+mod proxies;
 mod rules;
 mod summary;
 mod table;
@@ -160,6 +161,7 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
         inspection.missing(None, "hostname", Wrong::new("`hostname` is missing", remedy));
     }
     ports::judge(&gates, admin.as_ref(), inspection);
+    shared.judge_proxy(&gates, inspection);
     let gates: Vec<_> = gates.iter().map(|gate| gate.settings(&shared, &dnsbl, inspection)).collect();
     shared.judge(&gates, inspection);
     if let Some(servers) = servers.as_ref().filter(|_| !gates.is_empty())

@@ -2,13 +2,15 @@
 
 use std::fmt::Write;
 
+use ipnet::IpNet;
+
 use super::Config;
 use super::gate::scene_word;
 use super::transparent;
 use crate::backend::Announce;
 use crate::proxy_header::Version;
 use crate::screen::{Action, Site, Test};
-use crate::session::{self, Tls};
+use crate::session::{self, Proxies, Tls};
 
 /// One line for each gate, one for the lists, and one that cannot be overlooked where nothing is enforced.
 pub(super) fn write(config: &Config) -> String {
@@ -58,14 +60,26 @@ fn gate_line(gate: &session::Settings) -> String {
         Tls::Here(_) => "STARTTLS ends here",
     };
     let tests = if tests.is_empty() { "none".to_owned() } else { tests.join(", ") };
+    let proxies = gate.proxies.as_deref().map(believed).unwrap_or_default();
     format!(
-        "gate {} ({}): {} -> {} ({announce}), {tls}, AUTH {}; tests: {tests}\n",
+        "gate {} ({}): {}{proxies} -> {} ({announce}), {tls}, AUTH {}; tests: {tests}\n",
         gate.name,
         scene_word(gate.scene),
         listen.join(" "),
         gate.backend.address,
         if gate.relay.auth { "offered" } else { "withheld" },
     )
+}
+
+/// Whose PROXY headers are believed.
+fn believed(proxies: &Proxies) -> String {
+    let from: Vec<String> = proxies.from.iter().map(shown).collect();
+    format!(", believes PROXY headers from {} and takes nobody else,", from.join(", "))
+}
+
+/// A host without its prefix length.
+fn shown(network: &IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() { network.addr().to_string() } else { network.to_string() }
 }
 
 fn site(site: &Site) -> String {

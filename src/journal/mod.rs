@@ -25,17 +25,19 @@ use crate::tls::Facts;
 pub enum Recognition {
     /// On the access list: allowed.
     Allowed,
-    /// On the access list: denied.
+    /// On the access list: denied; or from nowhere that a gate behind a load balancer takes connections from.
     Denied,
     /// Every test still counts as passed.
     Remembered,
     /// None of the above: tested.
     Stranger,
+    /// The load balancer in front: it spoke for itself, or did not say who the client is.
+    Proxy,
 }
 
 impl Recognition {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Allowed, Self::Denied, Self::Remembered, Self::Stranger];
+    pub const ALL: [Self; 5] = [Self::Allowed, Self::Denied, Self::Remembered, Self::Stranger, Self::Proxy];
 
     /// The name in the journal and the metrics.
     pub const fn name(self) -> &'static str {
@@ -44,6 +46,7 @@ impl Recognition {
             Self::Denied => "denied",
             Self::Remembered => "remembered",
             Self::Stranger => "stranger",
+            Self::Proxy => "proxy",
         }
     }
 }
@@ -95,11 +98,13 @@ pub enum Outcome {
     ProtocolFault,
     /// gatepost is stopping.
     Shutdown,
+    /// A load balancer has seen for itself how gatepost is, and left.
+    Checked,
 }
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Relayed,
         Self::Refused,
         Self::Dropped,
@@ -109,6 +114,7 @@ impl Outcome {
         Self::BackendFailed,
         Self::ProtocolFault,
         Self::Shutdown,
+        Self::Checked,
     ];
 
     /// The name in the journal and the metrics.
@@ -123,6 +129,7 @@ impl Outcome {
             Self::BackendFailed => "backend-failed",
             Self::ProtocolFault => "protocol-fault",
             Self::Shutdown => "shutdown",
+            Self::Checked => "checked",
         }
     }
 }
@@ -149,6 +156,8 @@ pub struct Visit {
     pub client: SocketAddr,
     /// The address it connected to.
     pub local: SocketAddr,
+    /// The load balancer that announced it, if one did.
+    pub proxy: Option<SocketAddr>,
     /// When it came.
     pub begin: Timestamp,
     /// How long it stayed.
@@ -221,6 +230,7 @@ pub(crate) mod tests {
             gate: Arc::from("mx"),
             client: "192.0.2.7:51234".parse().unwrap(),
             local: "198.51.100.25:25".parse().unwrap(),
+            proxy: None,
             begin: Timestamp::from_millis(1_700_000_000_123),
             duration: Duration::from_millis(1234),
             recognition: Recognition::Stranger,

@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::net::SocketAddr;
 
 use crate::addr;
 use crate::tls::Facts;
@@ -41,8 +42,10 @@ pub(super) fn write(out: &mut Vec<u8>, visit: &Visit) {
     line.text("gate", visit.gate.as_bytes(), NAME_CAP, false);
     line.put(format_args!(",\"client\":\"{}\"", addr::canonical(visit.client.ip())));
     line.number("port", visit.client.port());
-    let (local, port) = (addr::canonical(visit.local.ip()), visit.local.port());
-    line.put(format_args!(",\"local\":\"{}\"", std::net::SocketAddr::new(local, port)));
+    line.socket("local", visit.local);
+    if let Some(proxy) = visit.proxy {
+        line.socket("proxy", proxy);
+    }
     line.word("recognition", visit.recognition.name());
     line.word("stage", visit.stage.name());
     line.word("outcome", visit.outcome.name());
@@ -102,6 +105,13 @@ impl Line<'_> {
     fn number(&mut self, key: &str, value: impl Display) {
         self.key(key);
         self.put(format_args!("{value}"));
+    }
+
+    /// An address and a port.
+    fn socket(&mut self, key: &str, socket: SocketAddr) {
+        let socket = SocketAddr::new(addr::canonical(socket.ip()), socket.port());
+        self.key(key);
+        self.put(format_args!("\"{socket}\""));
     }
 
     /// One of our own words.
@@ -252,6 +262,7 @@ mod tests {
         let mut visit = relayed();
         (visit.findings, visit.score, visit.lists, visit.note) =
             (dropped().findings, Some(Score::default()), vec![Arc::from("list.example")], Some("note".into()));
+        visit.proxy = Some("10.0.0.5:33000".parse().unwrap());
         let all: Value = serde_json::from_str(&line(&visit)).unwrap();
         for key in all.as_object().unwrap().keys() {
             assert!(schema.contains(&format!("`{key}`")), "{key} is not explained");
@@ -264,6 +275,7 @@ mod tests {
         let mut visit = relayed();
         visit.client = "[::ffff:192.0.2.7]:51234".parse().unwrap();
         visit.local = "[2001:db8::25]:25".parse().unwrap();
+        visit.proxy = Some("[::ffff:10.0.0.5]:33000".parse().unwrap());
         visit.score = Some(Score { total: -2, ..Score::default() });
         visit.lists = vec![Arc::from("list.example")];
         visit.note = Some("the client closed first".into());
@@ -272,6 +284,7 @@ mod tests {
         for (key, value) in [
             ("client", Value::from("192.0.2.7")),
             ("local", Value::from("[2001:db8::25]:25")),
+            ("proxy", Value::from("10.0.0.5:33000")),
             ("recognition", Value::from("remembered")),
             ("score", Value::from(-2)),
             ("lists", Value::from(vec!["list.example"])),

@@ -53,6 +53,27 @@ pub enum AcceptError {
     Listener,
 }
 
+/// What came of a connection to a gate behind a load balancer, as far as its PROXY header goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Header {
+    /// It announced a client.
+    Client,
+    /// It announced nobody: the load balancer speaks for itself.
+    Itself,
+    /// The connection came from a network that is not trusted to announce anybody.
+    Untrusted,
+    /// None came: other bytes, or none at all in time.
+    Missing,
+    /// It was broken.
+    Malformed,
+    /// It was longer than a header is, or than we read.
+    TooLong,
+    /// It was not whole in time.
+    Late,
+    /// The connection was closed before it was whole.
+    Closed,
+}
+
 macro_rules! words {
     ($($kind:ident { $($variant:ident => $word:literal),* $(,)? })*) => { $(
         impl $kind {
@@ -72,6 +93,10 @@ words! {
         Protocol => "protocol", Closed => "closed", Tls => "tls",
     }
     AcceptError { Connection => "connection", Resources => "resources", Listener => "listener" }
+    Header {
+        Client => "client", Itself => "itself", Untrusted => "untrusted", Missing => "missing",
+        Malformed => "malformed", TooLong => "too-long", Late => "late", Closed => "closed",
+    }
 }
 
 /// The actions that a finding can have led to.
@@ -94,13 +119,14 @@ pub(super) struct Families {
     bytes: IntCounterVec,
     accept_errors: IntCounterVec,
     handshakes: IntCounterVec,
+    headers: IntCounterVec,
 }
 
 /// The counters of one gate. Each verb is an atomic addition.
 #[derive(Debug)]
 pub struct Gate {
-    visits: Each<Recognition, IntCounter, 4>,
-    outcomes: Each<Outcome, IntCounter, 9>,
+    visits: Each<Recognition, IntCounter, { Recognition::ALL.len() }>,
+    outcomes: Each<Outcome, IntCounter, { Outcome::ALL.len() }>,
     findings: Each<Test, Each<Action, IntCounter, 3>, { Test::COUNT }>,
     pregreet: Each<Early, IntCounter, { Early::ALL.len() }>,
     connections: IntCounter,
@@ -117,6 +143,7 @@ pub struct Gate {
     accept_errors: Each<AcceptError, IntCounter, 3>,
     handshakes: IntCounter,
     handshakes_failed: Each<HandshakeFailure, IntCounter, { HandshakeFailure::ALL.len() }>,
+    headers: Each<Header, IntCounter, { Header::ALL.len() }>,
 }
 
 /// One metric for each word of a closed enum. A handful, looked at one after the other.
@@ -198,6 +225,11 @@ impl Gate {
             None => self.handshakes.inc(),
             Some(failure) => self.handshakes_failed.count(failure),
         }
+    }
+
+    /// A PROXY header that had to come came, or did not.
+    pub fn proxy_header(&self, header: Header) {
+        self.headers.count(header);
     }
 
     fn add(&self, state: State, n: i64) {
@@ -301,6 +333,11 @@ impl Families {
                 "TLS handshakes with clients, by what came of them.",
                 &["gate", "result"],
             ),
+            headers: counter(
+                "proxy_headers_total",
+                "Connections to gates behind a load balancer, by what came of their PROXY headers.",
+                &["gate", "result"],
+            ),
         }
     }
 
@@ -329,6 +366,7 @@ impl Families {
             accept_errors: Each::new(AcceptError::ALL, |kind| with(&self.accept_errors, kind.name())),
             handshakes: with(&self.handshakes, "ok"),
             handshakes_failed: Each::new(HandshakeFailure::ALL, |kind| with(&self.handshakes, kind.name())),
+            headers: Each::new(Header::ALL, |header| with(&self.headers, header.name())),
         }
     }
 }

@@ -11,7 +11,7 @@
 mod gate;
 mod sources;
 
-pub use gate::{AcceptError, BackendFailure, Gate, Presence, State};
+pub use gate::{AcceptError, BackendFailure, Gate, Header, Presence, State};
 pub use sources::{CertificateState, Sources, ZoneState};
 
 use std::collections::HashMap;
@@ -230,6 +230,7 @@ mod tests {
             "bytes_total",
             "accept_errors_total",
             "tls_handshakes_total",
+            "proxy_headers_total",
             "tls_certificate_not_after_timestamp_seconds",
             "dnsbl_queries_total",
             "dnsbl_zone_up",
@@ -319,6 +320,8 @@ mod tests {
         gate.handed_off(Duration::from_millis(3));
         gate.backend_failed(BackendFailure::Refused);
         gate.accept_failed(AcceptError::Resources);
+        gate.proxy_header(Header::Client);
+        gate.proxy_header(Header::TooLong);
         gate.tls_handshake(None);
         gate.tls_handshake(Some(crate::tls::HandshakeFailure::NotTls));
         for (series, n) in [
@@ -327,6 +330,9 @@ mod tests {
             ("gatepost_handoff_duration_seconds_count{gate=\"mx\"}", 1.0),
             ("gatepost_backend_failures_total{gate=\"mx\",kind=\"refused\"}", 1.0),
             ("gatepost_accept_errors_total{gate=\"mx\",kind=\"resources\"}", 1.0),
+            ("gatepost_proxy_headers_total{gate=\"mx\",result=\"client\"}", 1.0),
+            ("gatepost_proxy_headers_total{gate=\"mx\",result=\"too-long\"}", 1.0),
+            ("gatepost_proxy_headers_total{gate=\"mx\",result=\"untrusted\"}", 0.0),
             ("gatepost_tls_handshakes_total{gate=\"mx\",result=\"ok\"}", 1.0),
             ("gatepost_tls_handshakes_total{gate=\"mx\",result=\"not-tls\"}", 1.0),
             ("gatepost_tls_handshakes_total{gate=\"mx\",result=\"timeout\"}", 0.0),

@@ -31,6 +31,8 @@ pub(super) struct Arrival {
     pub socket: TcpStream,
     pub client: SocketAddr,
     pub local: SocketAddr,
+    /// The load balancer that announced the client, if one did.
+    pub proxy: Option<SocketAddr>,
 }
 
 /// What became of an attempt to accept.
@@ -60,7 +62,7 @@ impl Door {
         let local =
             if self.local.ip().is_unspecified() { socket.local_addr().unwrap_or(self.local) } else { self.local };
         let canonical = |address: SocketAddr| SocketAddr::new(addr::canonical(address.ip()), address.port());
-        Accepted::Client(Arrival { socket, client: canonical(client), local: canonical(local) })
+        Accepted::Client(Arrival { socket, client: canonical(client), local: canonical(local), proxy: None })
     }
 }
 

@@ -13,6 +13,7 @@ use super::dialogue::{Decision, Dialogue};
 use super::handoff::{self, Handoff, Ready};
 use super::stranger::Stranger;
 use super::{Guest, House, greeting, refusal};
+use crate::backend::Presence;
 use crate::journal::{Outcome, Stage};
 use crate::metrics::{BackendFailure, State};
 use crate::relay::ending::{AuthOutcome, End, Event, Tally};
@@ -39,6 +40,15 @@ pub(super) fn spawn_known(house: Arc<House>, guest: Guest, screen: Option<Screen
         if let Some((guest, report, client)) = secured(&house, guest, report, client).await {
             direct(&house, guest, report, false, client).await;
         }
+    });
+}
+
+/// A load balancer that speaks for itself.
+pub(super) fn spawn_proxy(house: Arc<House>, guest: Guest, proxy: TcpStream) {
+    let tasks = house.tasks.clone();
+    tasks.spawn(async move {
+        let _ = proxy.set_nodelay(true);
+        proxy_visit(&house, guest, proxy).await;
     });
 }
 
@@ -198,6 +208,36 @@ async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut 
     }
     depart(house, guest, stage, outcome, report);
     see_off(client).await;
+}
+
+/// Shows a load balancer how gatepost is, and the backend behind it. What is said here reaches nobody: who connected to
+/// the load balancer is not known, and must not be granted what its own address is.
+pub(super) async fn proxy_visit<C: Wire>(house: &House, guest: Guest, proxy: C) {
+    let proxy = Connection::new(proxy, &guest.gate);
+    let Some((mut guest, report, mut proxy)) = secured(house, guest, Report::default(), proxy).await else { return };
+    if let Some(presence) = &mut guest.presence {
+        presence.moves_to(State::Dialogue);
+    }
+    let mut dialogue = Dialogue::new(house, &guest, report, &mut proxy);
+    let outcome = if guest.gate.backend.presence() == Presence::Away {
+        dialogue.say_last(&refusal::unavailable(&guest)).await;
+        Outcome::BackendFailed
+    } else {
+        let mut decision = dialogue.greet().await;
+        loop {
+            match decision {
+                Decision::Listen => decision = dialogue.listen().await,
+                Decision::Over(Outcome::HungUp) => break Outcome::Checked,
+                Decision::Over(outcome) => break outcome,
+                // There is no command that it could be decided at.
+                Decision::HandOff => break Outcome::ProtocolFault,
+            }
+        }
+    };
+    let (mut report, _) = dialogue.leave();
+    report.tls = proxy.facts().cloned();
+    depart(house, guest, Stage::Dialogue, outcome, report);
+    see_off(proxy).await;
 }
 
 /// The backend has taken over.

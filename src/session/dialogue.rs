@@ -1,8 +1,12 @@
 //! Dialogue: gatepost speaks SMTP with a stranger itself, until the point of decision.
 //!
 //! That point is its first RCPT; its STARTTLS, where TLS is between the backend and it; its AUTH, where that is offered.
-//! Where TLS ends here, STARTTLS decides nothing: the dialogue begins anew under it, all that was said before forgotten. PIPELINING is not, so talking out of turn is evidence. A client that has failed under `enforce`
-//! stays here to its end: every recipient is refused, and what it wanted is journalled.
+//! Where TLS ends here, STARTTLS decides nothing: the dialogue begins anew under it, all that was said before forgotten.
+//! PIPELINING is not offered, so talking out of turn is evidence. A client that has failed under `enforce` stays here to
+//! its end: every recipient is refused, and what it wanted is journalled.
+//!
+//! A load balancer that speaks for itself has a dialogue too, without a screen and without that point: whatever would
+//! begin mail is its end.
 //!
 //! ```text
 //!  greet ─► listen ─┬─ RCPT, STARTTLS, AUTH ─┬─ passed ─► HandOff ──(the backend refuses EHLO or MAIL)──┐
@@ -20,7 +24,7 @@ use super::handoff::Replay;
 use super::refusal::{self, Manner};
 use super::{Guest, House, client, greeting};
 use crate::backend::Presence;
-use crate::journal::Outcome;
+use crate::journal::{Outcome, Recognition};
 use crate::relay::{self, NoTls, Wire};
 use crate::screen::helo;
 use crate::screen::not_smtp::not_smtp;
@@ -356,6 +360,10 @@ impl<'a, C: Wire> Dialogue<'a, C> {
     }
 
     fn answer(&mut self, command: Command<'_>, text: &[u8]) -> Reaction {
+        if self.is_with_proxy() && begins_mail(command.verb()) {
+            self.report.note = Some("the load balancer did not say who the client is".to_owned());
+            return Reaction::SayLast(refusal::unannounced(self.guest), Outcome::ProtocolFault);
+        }
         match command {
             Command::Helo { name } => self.hello(false, name),
             Command::Ehlo { name } => self.hello(true, name),
@@ -415,11 +423,21 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             return Reaction::Say(plain(250, hostname), false);
         }
         let offer = self.client.tls().shown(offer.as_deref().cloned().unwrap_or_default());
-        let keep = if self.guest.gate.settings.relay.auth { OFFERED.with(Keyword::Auth) } else { OFFERED };
+        let keep = match self.guest.gate.settings.relay.auth {
+            // It can use none of them.
+            _ if self.is_with_proxy() => Keywords::NONE,
+            true => OFFERED.with(Keyword::Auth),
+            false => OFFERED,
+        };
         self.told = offer.keywords.and(keep);
         let mut reply = Vec::with_capacity(256);
         offer.write(&mut reply, hostname.as_bytes(), self.told);
         Reaction::Say(reply, false)
+    }
+
+    /// Whether this is a load balancer that speaks for itself: greeted, and taken no mail from.
+    fn is_with_proxy(&self) -> bool {
+        self.guest.recognition == Recognition::Proxy
     }
 
     fn mail(&mut self, envelope: &Envelope<'_>, line: &[u8]) -> Reaction {
@@ -519,6 +537,11 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         };
         error(501, Enhanced(5, 5, 4), text)
     }
+}
+
+/// Whether a command is one that mail, or the trust that it takes, begins with.
+fn begins_mail(verb: Verb) -> bool {
+    matches!(verb, Verb::Mail | Verb::Rcpt | Verb::Data | Verb::Bdat | Verb::Auth | Verb::StartTls)
 }
 
 fn reply_of(code: u16, enhanced: Enhanced, text: &str) -> Vec<u8> {

@@ -1,7 +1,8 @@
 //! A lane: one loop that accepts, and holds the strangers of its lot. There is one a core, each with a runtime of its own.
 //!
 //! The lane's sockets are in a poll of their own, which the runtime sees as one descriptor. So a stranger that waits
-//! costs the runtime nothing, and a bot can come, talk and be turned away without a task being made for it.
+//! costs the runtime nothing, and a bot can come, talk and be turned away without a task being made for it. The same goes
+//! for load balancers whose PROXY header is still to come.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -16,11 +17,13 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::{Instant, sleep_until};
 
 use super::arrival::{Accepted, Arrival, Door};
-use super::pregreet::Lot;
+use super::introduction::Fault;
+use super::pregreet::{Introduced, Lot};
 use super::recall::{Recall, recall};
+use super::seldom::Seldom;
 use super::{Gate, Guest, House, attend, refusal};
 use crate::dnsbl::Answer;
-use crate::journal::{Outcome, Recognition};
+use crate::journal::{Outcome, Recognition, Stage};
 use crate::metrics::{AcceptError, State};
 use crate::policy::quota::Full;
 
@@ -56,7 +59,7 @@ pub struct Lane {
     doors: Slab<Entrance>,
     lot: Lot,
     answers: UnboundedReceiver<Answer>,
-    complained: Option<Instant>,
+    complaint: Seldom,
 }
 
 #[derive(Debug)]
@@ -94,7 +97,7 @@ impl Lane {
             house,
             doors: Slab::new(),
             answers,
-            complained: None,
+            complaint: Seldom::new(COMPLAINT),
         })
     }
 
@@ -156,7 +159,11 @@ impl Lane {
         for event in events {
             match self.doors.get_mut(event.token().0) {
                 Some(entrance) if event.token().0 < DOORS => entrance.ready = true,
-                _ => self.lot.readable(event.token(), event.is_read_closed()),
+                _ => {
+                    if let Some(introduced) = self.lot.readable(event.token(), event.is_read_closed()) {
+                        self.meet(introduced);
+                    }
+                }
             }
         }
     }
@@ -180,7 +187,7 @@ impl Lane {
         let Some(Entrance { door, .. }) = index.and_then(|index| self.doors.try_remove(index)) else { return };
         for _ in 0..BACKLOG {
             let Accepted::Client(arrival) = door.accept() else { break };
-            self.admit(&door.gate.load_full(), arrival);
+            self.receive(&door.gate.load_full(), arrival);
         }
     }
 
@@ -191,9 +198,10 @@ impl Lane {
                 let Some(Entrance { door, .. }) = self.doors.get(index) else { break };
                 let Accepted::Client(arrival) = door.accept() else { break };
                 let gate = door.gate.load_full();
-                let guest = self.guest(&gate, &arrival, Recognition::Stranger);
+                let known = if gate.settings.proxies.is_some() { Recognition::Proxy } else { Recognition::Stranger };
+                let guest = self.guest(&gate, &arrival, known);
                 let reply = refusal::stopping(&guest);
-                self.lot.turn_away(arrival.socket, guest, &reply, Outcome::Shutdown);
+                self.lot.turn_away(arrival.socket, guest, &reply, (Stage::Recall, Outcome::Shutdown));
             }
         }
         self.doors.clear();
@@ -221,7 +229,7 @@ impl Lane {
                 match entrance.door.accept() {
                     Accepted::Client(arrival) => {
                         let gate = entrance.door.gate.load_full();
-                        self.admit(&gate, arrival);
+                        self.receive(&gate, arrival);
                     }
                     Accepted::Nobody => entrance.ready = false,
                     Accepted::Gone => entrance.door.gate.load().metrics.accept_failed(AcceptError::Connection),
@@ -239,14 +247,45 @@ impl Lane {
     }
 
     fn complain(&mut self, address: std::net::SocketAddr, error: &io::Error) {
-        let now = Instant::now();
-        if self.complained.is_none_or(|last| now.saturating_duration_since(last) >= COMPLAINT) {
-            self.complained = Some(now);
+        if self.complaint.is_due(Instant::now()).is_some() {
             tracing::error!(
                 %address, %error,
                 "cannot accept; those inside are served on. Out of descriptors? Raise LimitNOFILE= of the service, or lower \
                  `sessions` in [limits]"
             );
+        }
+    }
+
+    /// Somebody has connected: the client, or the load balancer in front of the gate, which is to say who the client is.
+    fn receive(&mut self, gate: &Arc<Gate>, arrival: Arrival) {
+        let Some(proxies) = &gate.settings.proxies else { return self.admit(gate, arrival) };
+        if !proxies.are_at(arrival.client.ip()) {
+            let guest = self.guest(gate, &arrival, Recognition::Denied);
+            return self.lot.refuse(arrival.socket, guest, Fault::Untrusted);
+        }
+        let mut guest = self.guest(gate, &arrival, Recognition::Proxy);
+        // All that come through a load balancer come from its address: it counts in all, and not as a client.
+        match self.house.sessions.enter(arrival.client.ip(), gate.settings.limits, true) {
+            Ok(place) => guest.place = Some(place),
+            Err(_) => {
+                let reply = refusal::full(&guest);
+                return self.lot.turn_away(arrival.socket, guest, &reply, (Stage::Arrival, Outcome::Limited));
+            }
+        }
+        guest.presence = Some(gate.metrics.present(State::Parked));
+        if let Some(introduced) = self.lot.await_header(arrival.socket, guest) {
+            self.meet(introduced);
+        }
+    }
+
+    /// A PROXY header has come.
+    fn meet(&mut self, introduced: Introduced) {
+        match introduced {
+            Introduced::Client { gate, arrival } => self.admit(&gate, arrival),
+            Introduced::Itself { guest, socket } => match tokio::net::TcpStream::from_std(socket.into()) {
+                Ok(socket) => attend::spawn_proxy(Arc::clone(&self.house), *guest, socket),
+                Err(error) => attend::lost(&self.house, *guest, &error),
+            },
         }
     }
 
@@ -270,7 +309,7 @@ impl Lane {
             Recall::Denied => {
                 let guest = self.guest(gate, &arrival, Recognition::Denied);
                 let reply = refusal::denied(&guest);
-                self.lot.turn_away(arrival.socket, guest, &reply, Outcome::Dropped);
+                self.lot.turn_away(arrival.socket, guest, &reply, (Stage::Recall, Outcome::Dropped));
             }
             Recall::Full(full) => {
                 let guest = self.guest(gate, &arrival, Recognition::Stranger);
@@ -278,7 +317,7 @@ impl Lane {
                     Full::Client => refusal::too_many(&guest),
                     Full::Total => refusal::full(&guest),
                 };
-                self.lot.turn_away(arrival.socket, guest, &reply, Outcome::Limited);
+                self.lot.turn_away(arrival.socket, guest, &reply, (Stage::Recall, Outcome::Limited));
             }
         }
     }
@@ -289,6 +328,7 @@ impl Lane {
             gate: Arc::clone(gate),
             client: arrival.client,
             local: arrival.local,
+            proxy: arrival.proxy,
             arrived: Instant::now(),
             begin: self.house.clock.now(),
             recognition,

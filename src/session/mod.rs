@@ -13,6 +13,9 @@
 //! └──────────────────────────────────────────────────────────────┘
 //! ```
 //!
+//! Behind a load balancer there is a stage between arrival and recall, the introduction: its PROXY header says who the client
+//! is. Where it says nobody, the load balancer speaks for itself, and gets a dialogue that leads nowhere.
+//!
 //! A parked stranger is a socket, a [`Guest`] and a [`screen::Screen`] in the lot: no task, no timer, no buffer of its
 //! own. It becomes a task when there is something to say to it.
 
@@ -25,10 +28,12 @@ mod departure;
 mod dialogue;
 mod greeting;
 mod handoff;
+mod introduction;
 mod lane;
 mod pregreet;
 mod recall;
 mod refusal;
+mod seldom;
 mod stranger;
 #[cfg(test)]
 mod tests;
@@ -59,6 +64,7 @@ use crate::{backend, proxy_header, relay, screen};
 
 pub use arrival::Door;
 pub use connection::{Here, Tls};
+pub use introduction::Proxies;
 pub use lane::{Lane, Order};
 
 /// What a gate is for; decides defaults only.
@@ -81,6 +87,8 @@ pub struct Settings {
     pub scene: Scene,
     /// Where it listens.
     pub listen: Vec<SocketAddr>,
+    /// The load balancers in front of it, which announce each client. If there are any, nobody else can connect.
+    pub proxies: Option<Arc<Proxies>>,
     /// The name that gatepost gives itself in greetings and replies.
     pub hostname: String,
     /// What refusals ask people to do, such as `see https://example.org/blocked`; appended to each.
@@ -167,6 +175,8 @@ pub struct Guest {
     pub client: SocketAddr,
     /// The address and port that it connected to.
     pub local: SocketAddr,
+    /// The load balancer that announced it, if one did.
+    pub proxy: Option<SocketAddr>,
     /// When it came, on the runtime's clock.
     pub arrived: Instant,
     /// When it came, on the wall.

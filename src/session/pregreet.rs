@@ -11,6 +11,11 @@
 //!            ├── wait over ──► a task: dialogue or handoff
 //!            └── client hung up ──► departure
 //! ```
+//!
+//! Behind a load balancer the lot is also where PROXY headers are awaited (`header`): those who are announced leave it, and
+//! come back as strangers if that is what they are.
+
+mod header;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -32,6 +37,9 @@ use crate::dnsbl::{Answer, Waiter};
 use crate::journal::{Outcome, Stage};
 use crate::screen::{Evidence, Screen, Test, Verdict};
 
+use header::Complaints;
+pub(super) use header::Introduced;
+
 /// How much of what a client says too early is looked at (postscreen's figure).
 const PEEK: usize = 1024;
 
@@ -50,6 +58,7 @@ pub(super) struct Lot {
     answers: UnboundedSender<Answer>,
     round: u32,
     leaving: usize,
+    complaints: Complaints,
 }
 
 /// A place in the lot, and which of those who have had it is meant.
@@ -68,6 +77,8 @@ struct Place {
 
 #[derive(Debug)]
 enum Who {
+    /// A load balancer, whose header is still to come.
+    Unannounced(Box<Guest>),
     /// In a box of its own, so that the table of places stays small whatever it has grown to.
     Waiting(Box<Stranger>),
     Leaving {
@@ -91,6 +102,7 @@ impl Lot {
             answers,
             round: 0,
             leaving: 0,
+            complaints: Complaints::new(),
         }
     }
 
@@ -141,9 +153,15 @@ impl Lot {
     }
 
     /// Turns somebody away that was never let in.
-    pub(super) fn turn_away(&mut self, socket: TcpStream, guest: Guest, reply: &[u8], outcome: Outcome) {
+    pub(super) fn turn_away(&mut self, socket: TcpStream, guest: Guest, reply: &[u8], end: (Stage, Outcome)) {
         let reply = heard(&guest, reply);
-        departure::depart(&self.house, guest, Stage::Recall, outcome, Report::default());
+        let (stage, outcome) = end;
+        departure::depart(&self.house, guest, stage, outcome, Report::default());
+        self.let_leave(socket, reply);
+    }
+
+    /// The visit is over, and the client has still to read why.
+    fn let_leave(&mut self, socket: TcpStream, reply: &[u8]) {
         if self.leaving >= LINGERING {
             let _ = (&socket).write(reply);
             return;
@@ -162,18 +180,23 @@ impl Lot {
     }
 
     /// Something has happened on a socket; `closed` if its client will say nothing more.
-    pub(super) fn readable(&mut self, token: Token, closed: bool) {
-        let Some(index) = token.0.checked_sub(self.first_token) else { return };
+    pub(super) fn readable(&mut self, token: Token, closed: bool) -> Option<Introduced> {
+        let index = token.0.checked_sub(self.first_token)?;
+        if matches!(self.places.get(index), Some(Place { who: Who::Unannounced(_), .. })) {
+            return self.look_for_header(index, closed);
+        }
         self.hear(index);
         // The poll is edge-triggered: a close that came together with the last bytes is not told of again.
         if closed && self.places.get(index).is_some_and(|place| matches!(place.who, Who::Leaving { .. })) {
             self.vacate(index);
         }
+        None
     }
 
     fn hear(&mut self, index: usize) {
         let Some(place) = self.places.get_mut(index) else { return };
         match &mut place.who {
+            Who::Unannounced(_) => {}
             Who::Leaving { said } => {
                 if drain(&mut place.socket, said) == Drained::Over {
                     self.vacate(index);
@@ -215,9 +238,16 @@ impl Lot {
         while let Some(key) = self.deadlines.pop(now) {
             let Some(index) = self.find(key) else { continue };
             let Some(place) = self.places.get_mut(index) else { continue };
-            let Who::Waiting(stranger) = &mut place.who else {
-                self.vacate(index);
-                continue;
+            let stranger = match &mut place.who {
+                Who::Waiting(stranger) => stranger,
+                Who::Unannounced(_) => {
+                    self.header_is_late(index);
+                    continue;
+                }
+                Who::Leaving { .. } => {
+                    self.vacate(index);
+                    continue;
+                }
             };
             let greet = &stranger.screen.settings().greet;
             let longer = greet.maximum.saturating_sub(greet.minimum);
@@ -242,12 +272,18 @@ impl Lot {
         let waiting: Vec<usize> = self
             .places
             .iter()
-            .filter_map(|(index, place)| matches!(place.who, Who::Waiting(_)).then_some(index))
+            .filter(|(_, place)| !matches!(place.who, Who::Leaving { .. }))
+            .map(|(index, _)| index)
             .collect();
         for index in waiting {
-            let Some(Place { who: Who::Waiting(stranger), .. }) = self.places.get(index) else { continue };
-            let reply = refusal::stopping(&stranger.guest);
-            self.dismiss(index, &reply, Outcome::Shutdown);
+            match self.places.get(index).map(|place| &place.who) {
+                Some(Who::Waiting(stranger)) => {
+                    let reply = refusal::stopping(&stranger.guest);
+                    self.dismiss(index, &reply, Outcome::Shutdown);
+                }
+                Some(Who::Unannounced(_)) => self.dismiss_unannounced(index),
+                Some(Who::Leaving { .. }) | None => {}
+            }
         }
     }
 
@@ -323,7 +359,10 @@ impl Lot {
     /// on until it closes: closing a socket with unread bytes resets the connection, and the reply would be lost with it.
     fn see_off(&mut self, index: usize, reply: &[u8]) {
         let full = self.leaving > LINGERING;
+        // What it waited for before is no longer due.
+        self.round = self.round.wrapping_add(1);
         let Some(place) = self.places.get_mut(index) else { return };
+        place.round = self.round;
         let Who::Leaving { said } = &mut place.who else { return };
         let drained = drain(&mut place.socket, said);
         let told = (&place.socket).write(reply).is_ok();

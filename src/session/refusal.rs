@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | a failed test | 550 | 521 |
 //! | the access list | – | 521 |
+//! | a load balancer that does not say who the client is, or is not ours | – | 421 |
 //! | our own limits, our own or the backend's trouble | – | 421 |
 
 use std::fmt::Write;
@@ -16,6 +17,9 @@ use crate::smtp::reply::{self, Code, Enhanced};
 const DROPPED: u16 = 521;
 const REFUSED: u16 = 550;
 const CLOSING: u16 = 421;
+
+/// System incorrectly configured (RFC 3463 §3.4).
+const MISCONFIGURED: Enhanced = Enhanced(4, 3, 5);
 
 /// Whether the connection goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +86,17 @@ pub(super) fn full(guest: &Guest) -> Vec<u8> {
 /// The backend is away, or we are in trouble ourselves.
 pub(super) fn unavailable(guest: &Guest) -> Vec<u8> {
     write(guest, CLOSING, Enhanced(4, 3, 2), "Service not available, try again later".to_owned())
+}
+
+/// The gate is behind a load balancer, and this connection does not come from it.
+pub(super) fn untrusted(guest: &Guest) -> Vec<u8> {
+    write(guest, CLOSING, MISCONFIGURED, "This port takes connections from its load balancer only".to_owned())
+}
+
+/// The load balancer has not said who the client is. Whoever runs it may read this, or a client that is not to blame.
+pub(super) fn unannounced(guest: &Guest) -> Vec<u8> {
+    let text = "Your proxy did not say who the client is: it has to send a PROXY header with the client's address";
+    write(guest, CLOSING, MISCONFIGURED, text.to_owned())
 }
 
 /// gatepost is stopping.

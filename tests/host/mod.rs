@@ -17,6 +17,7 @@
 //! | [`dialogue`] | a client's double for hand-written transcripts |
 //! | [`secure`] | a client's double under TLS |
 //! | [`proxy`] | PROXY headers, written and read independently of the crate's own code |
+//! | [`haproxy`], [`nginx`] | load balancers, to stand before the gate |
 //! | [`rbldnsd`] | a DNSBL |
 //! | [`network`] | three hosts, each a network namespace, to put any of these into |
 //! | [`certificates`] | a small certification authority |
@@ -39,9 +40,11 @@ pub mod dialogue;
 pub mod exchange;
 pub mod exim;
 pub mod gate;
+pub mod haproxy;
 pub mod icewarp;
 pub mod letter;
 pub mod network;
+pub mod nginx;
 pub mod peers;
 pub mod ports;
 pub mod postfix;

@@ -19,6 +19,10 @@ pub enum Peer {
     Postfix,
     /// Exim, unpacked below `target/peers`.
     Exim,
+    /// The load balancer, unpacked below `target/peers`.
+    Haproxy,
+    /// The web server, for its parts that pass on TCP and SMTP; unpacked below `target/peers`.
+    Nginx,
     /// The DNSBL server.
     Rbldnsd,
     /// The SMTP transaction tester.
@@ -66,6 +70,8 @@ impl Peer {
         match self {
             Self::Postfix => tree("postfix").join("usr/lib/postfix/sbin/master"),
             Self::Exim => tree("exim").join("usr/sbin/exim4"),
+            Self::Haproxy => tree("haproxy").join("usr/sbin/haproxy"),
+            Self::Nginx => tree("nginx").join("usr/sbin/nginx"),
             Self::Rbldnsd => on_path("rbldnsd"),
             Self::Swaks => on_path("swaks"),
             Self::Curl => on_path("curl"),

@@ -7,6 +7,7 @@
 mod client;
 mod dialogue;
 mod handoff;
+mod introduction;
 mod lot;
 mod mta;
 mod tls;
@@ -60,6 +61,7 @@ fn settings(backend: SocketAddr) -> Settings {
         name: "mx".into(),
         scene: Scene::Mx,
         listen: Vec::new(),
+        proxies: None,
         hostname: "mx.example.com".into(),
         contact: Some("see https://example.com/blocked".into()),
         screen: Arc::new(screen::Settings {
@@ -184,6 +186,7 @@ impl Post {
             gate: Arc::clone(&self.gate),
             client: client.parse().unwrap(),
             local: "198.51.100.25:25".parse().unwrap(),
+            proxy: None,
             arrived: Instant::now(),
             begin: self.house.clock.now(),
             recognition: Recognition::Stranger,

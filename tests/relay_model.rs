@@ -56,6 +56,11 @@ fn act() -> impl Strategy<Value = Vec<u8>> {
         "HELO client.example\r\n",
         "VRFY a\r\n",
         "MAIL what\r\n",
+        "MAIL FROM:<a@example.org> AUTH=<>\r\n",
+        "MAIL FROM:<a@example.org> XSHADOW=1\r\n",
+        "MAIL FROM: <\"a > XOORG=b c\"@example.org>\n",
+        "RCPT TO:<\"b\\\" c\"@example.org> XRDST=1\r\n",
+        "RCPT TO:<b@example.org>XRDST=1 XRDST=1\r\n",
         "EXPN\r\n",
         "HELP\n",
     ]);

@@ -20,7 +20,7 @@ use super::stage::Stage;
 /// Whatever the client sends, however the MTA answers, and in whatever pieces all of it comes: they agree on which
 /// messages were accepted and on every byte of them; each reply that the client gets is the one to its own oldest
 /// unanswered command; nothing positive is said but by the MTA; and no command reaches the MTA that could be read in two
-/// ways.
+/// ways, nor a parameter that it did not offer.
 ///
 /// All of this is so too where each message gets a header field on top: then the field is what it has to be, the client's
 /// own message follows it, and nothing comes by BDAT.
@@ -270,6 +270,11 @@ impl Mta {
         if verb == b"AUTH" {
             return self.auth(line, tape);
         }
+        if matches!(verb.as_slice(), b"MAIL" | b"RCPT") {
+            // Of what it offers, only AUTH has a parameter.
+            let offered = |word: &Vec<u8>| word.to_ascii_uppercase().starts_with(b"AUTH=");
+            assert!(parameters(line).iter().all(offered), "{}", line.escape_ascii());
+        }
         let code = match verb.as_slice() {
             b"DATA" => 354,
             b"STARTTLS" => 220,
@@ -398,6 +403,23 @@ impl Mta {
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
+}
+
+/// The words behind the path of MAIL or RCPT. Blanks within quotes part no words.
+fn parameters(line: &[u8]) -> Vec<Vec<u8>> {
+    let (mut words, mut quoted, mut escaped) = (vec![Vec::new()], false, false);
+    for &byte in line {
+        match (byte, quoted, words.last_mut()) {
+            (b' ' | b'\t', false, _) => words.push(Vec::new()),
+            (_, _, Some(word)) => word.push(byte),
+            _ => {}
+        }
+        quoted ^= byte == b'"' && !escaped;
+        escaped = byte == b'\\' && quoted && !escaped;
+    }
+    words.retain(|word| !word.is_empty());
+    let path = if words.get(1).is_some_and(|word| word.ends_with(b":")) { 3 } else { 2 };
+    words.split_off(path.min(words.len()))
 }
 
 fn verb(line: &[u8]) -> Vec<u8> {

@@ -237,7 +237,7 @@ fn raise_descriptor_limit() {
 fn honest(gate: &Gate, round: u8) -> [(Duration, Duration); 2] {
     let smtp = gate.smtp();
     let session = |n: u32| {
-        let network = if n % 2 == 0 { 10 } else { 20 };
+        let network = if n.is_multiple_of(2) { 10 } else { 20 };
         let source = Ipv4Addr::new(127, network, 250, round * 100 + n as u8);
         let begun = Instant::now();
         let mut client = Dialogue::from(source, smtp);
@@ -282,14 +282,64 @@ fn configuration(smtp: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> St
     )
 }
 
-#[test]
-fn honest_clients_are_served_beside_four_thousand_slow_ones_and_those_end_by_their_deadlines() {
-    raise_descriptor_limit();
+/// A gate before the double, with these further keys of `[limits]`; the double is gone with the runtime.
+fn start(limits: &str) -> (Runtime, Gate) {
     let runtime = Runtime::new().unwrap();
     let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let backend = listener.local_addr().unwrap();
     runtime.spawn(mta(listener));
-    let gate = Gate::start(|at| configuration(at.smtp, at.admin, backend));
+    let gate = Gate::start(|at| configuration(at.smtp, at.admin, backend) + limits);
+    (runtime, gate)
+}
+
+/// Comes from an address that is allowed, and is greeted.
+fn known(gate: &Gate) -> Dialogue {
+    let mut client = Dialogue::from(Ipv4Addr::new(127, 10, 250, 1), gate.smtp());
+    client.expect("220");
+    client.say("EHLO client.test").expect("250");
+    client
+}
+
+#[test]
+fn who_asks_for_too_much_is_told_and_sent_away() {
+    let (_runtime, gate) = start("recipients = 100\nidle_commands = 5\nmessage_commands = 200\n");
+    let mut client = known(&gate);
+    client.say("MAIL FROM:<bob@example.org>").expect("250");
+    for n in 0..100 {
+        client.say(&format!("RCPT TO:<r{n}@example.test>")).expect("250");
+    }
+    client.say("RCPT TO:<r100@example.test>").expect_line("452 4.5.3 Too many recipients");
+    client.say("DATA").expect("354");
+    client.say("text").say(".").expect("250");
+    // The rest comes in another transaction.
+    client.say("MAIL FROM:<bob@example.org>").expect("250");
+    client.say("RCPT TO:<r100@example.test>").expect("250");
+    for _ in 0..5 {
+        client.say("NOOP").expect("250");
+    }
+    client.say("NOOP").expect_line("421 4.7.0 Too many commands that send no message");
+    client.expect_close();
+
+    let mut client = known(&gate);
+    for _ in 0..199 {
+        client.say("MAIL FROM:<bob@example.org>").expect("250");
+    }
+    client.say("MAIL FROM:<bob@example.org>").expect_line("421 4.7.0 Too many commands for one message");
+    client.expect_close();
+
+    wait::until("both to be gone", || {
+        (gate.metric("gatepost_outcomes_total", &[("outcome", "limited")]) == Some(2.0)).then_some(())
+    });
+    for record in gate.stop() {
+        assert_eq!(record["outcome"], "limited", "{record}");
+        assert_eq!(record["note"], "too many commands from one message to the next", "{record}");
+    }
+}
+
+#[test]
+fn honest_clients_are_served_beside_four_thousand_slow_ones_and_those_end_by_their_deadlines() {
+    raise_descriptor_limit();
+    let (runtime, gate) = start("");
     let alone = honest(&gate, 0);
     wait::until("the honest to be gone", || (sessions(&gate) == 0.0).then_some(()));
     let (descriptors_before, memory_before) = (descriptors(&gate), resident(&gate));

@@ -92,7 +92,13 @@ fn act() -> impl Strategy<Value = Vec<u8>> {
         5 => chunk(),
         1 => odd.prop_map(|text| text.as_bytes().to_vec()),
         2 => auth.prop_map(|text| text.as_bytes().to_vec()),
+        1 => Just(recipients()),
     ]
+}
+
+/// More recipients than are taken, in a row, each of which the MTA's reply can be told by.
+fn recipients() -> Vec<u8> {
+    (1..=4).map(|n| format!("RCPT TO:<{}@example.org>\r\n", "b".repeat(n))).collect::<String>().into_bytes()
 }
 
 fn choices() -> impl Strategy<Value = Vec<u8>> {

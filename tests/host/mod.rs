@@ -16,6 +16,7 @@
 //! | [`secure`] | a client's double under TLS |
 //! | [`proxy`] | PROXY headers, written and read independently of the crate's own code |
 //! | [`rbldnsd`] | a DNSBL |
+//! | [`dns`] | a name server for the names of clients |
 //! | [`certificates`] | a small certification authority |
 //! | [`peers`] | which of the programs are here, and what a test does without one |
 //! | [`process`], [`ports`], [`wait`] | what the above are made of |
@@ -33,6 +34,7 @@ pub mod backend;
 pub mod certificates;
 pub mod client;
 pub mod dialogue;
+pub mod dns;
 pub mod exim;
 pub mod gate;
 pub mod letter;

@@ -264,6 +264,30 @@ const ROWS: &[Row] = &[
         told: &[],
     },
     Row { lines: ("", "announce = 'none'\naccept_unknown_client = true"), told: &[] },
+    Row { lines: ("", "announce = 'xclient'"), told: &[] },
+    Row {
+        lines: ("", "announce = 'xclient'\naccept_unknown_client = true"),
+        told: &[(Warning, 7, "the backend is told", "take it out")],
+    },
+    Row { lines: ("", "announce = 'received'"), told: &[(Error, 6, "`gate.announce`", "called \"header\"")] },
+    Row {
+        lines: ("", "announce = 'header'\ntls.starttls = 'off'"),
+        told: &[(Error, 6, "a header tells of the client too late", "accept_unknown_client = true")],
+    },
+    Row { lines: ("", "announce = 'header'\naccept_unknown_client = true\ntls.starttls = 'off'"), told: &[] },
+    Row {
+        lines: ("", "announce = 'header'\naccept_unknown_client = true"),
+        told: &[(Warning, 6, "under TLS will carry no header", "let TLS end here")],
+    },
+    Row { lines: ("dns.nameservers = '127.0.0.1'", "announce = 'xclient'"), told: &[] },
+    Row {
+        lines: ("dns.nameservers = '127.0.0.1'", ""),
+        told: &[(Warning, 2, "no effect: names are looked up", "in [dnsbl]")],
+    },
+    Row {
+        lines: ("dns.nameservers = 'dns.example.org'", "announce = 'xclient'"),
+        told: &[(Error, 2, "not the address of a name server", "IP address")],
+    },
     Row { lines: ("", "accept_unknown_client = true"), told: &[(Warning, 6, "no effect", "take it out")] },
     Row { lines: ("", "hostname = 'mx'"), told: &[(Error, 6, "not a full domain name", "full name")] },
     // Tests.

@@ -17,8 +17,9 @@
 use std::time::Duration;
 
 use gatepost::relay::ending::{AuthOutcome, Event};
-use gatepost::relay::{BareNewline, Limits, Opening, Settings, Timeouts, Tls};
+use gatepost::relay::{BareNewline, Limits, Opening, Settings, Timeouts, Tls, Trace};
 use gatepost::smtp::ehlo::{Keyword, Keywords};
+use gatepost::time::Timestamp;
 
 use self::claims::stage::Stage;
 
@@ -125,8 +126,11 @@ fn perform(script: &str, settings: &Settings, opening: Opening, cut: Cut) -> Sta
 }
 
 fn perform_with_tls(script: &str, settings: &Settings, opening: Opening, tls: Tls, cut: Cut) -> Stage {
+    perform_on(Stage::with_tls(settings, opening, tls), script, cut)
+}
+
+fn perform_on(mut stage: Stage, script: &str, cut: Cut) -> Stage {
     let acts = read(script);
-    let mut stage = Stage::with_tls(settings, opening, tls);
     let script = || format!("{cut:?} of {script}");
     let (mut to_backend, mut to_client) = (0, 0);
     for act in &acts {
@@ -160,11 +164,29 @@ fn play(settings: &Settings, opening: Opening, script: &str) -> Stage {
 }
 
 fn play_with_tls(settings: &Settings, opening: Opening, tls: Tls, script: &str) -> Stage {
+    play_on(|| Stage::with_tls(settings, opening, tls), script)
+}
+
+/// The same with a header field on top of each message, in a dialogue that has come as far as HELO or EHLO, or not.
+fn play_traced(opening: Opening, tls: Tls, hello: Option<(bool, &[u8])>, script: &str) -> Stage {
+    let now = || Timestamp::from_seconds(1_795_325_533);
+    let stage = || {
+        let trace = Trace::new([192, 0, 2, 7].into(), "mx.test", "7K2MQ-9XV4T", now);
+        let trace = match hello {
+            Some((extended, name)) => trace.greeted(extended, name),
+            None => trace,
+        };
+        Stage::traced(&settings(), opening, tls, Some(trace))
+    };
+    play_on(stage, script)
+}
+
+fn play_on(stage: impl Fn() -> Stage, script: &str) -> Stage {
     let acts = read(script);
     let longest = acts.iter().map(|act| if let Act::Client(b) | Act::Backend(b) = act { b.len() } else { 0 }).max();
-    let whole = perform_with_tls(script, settings, opening, tls, Cut::Not);
+    let whole = perform_on(stage(), script, Cut::Not);
     for cut in (1..longest.unwrap_or(0)).map(Cut::At).chain([Cut::EveryByte]) {
-        let again = perform_with_tls(script, settings, opening, tls, cut);
+        let again = perform_on(stage(), script, cut);
         assert_eq!(
             (again.end, again.tally(), &again.events),
             (whole.end, whole.tally(), &whole.events),
@@ -177,6 +199,141 @@ fn play_with_tls(settings: &Settings, opening: Opening, tls: Tls, script: &str) 
 /// Plays it in one piece only: where what comes together matters.
 fn play_whole(settings: &Settings, opening: Opening, script: &str) -> Stage {
     perform(script, settings, opening, Cut::Not)
+}
+
+#[test]
+fn a_header_field_goes_before_the_first_byte_of_each_message() {
+    let stage = play_traced(
+        Opening::Greeting,
+        Tls::EndToEnd,
+        None,
+        r"
+        B: 220 mx.example
+        toC: 220 mx.example
+        C: EHLO client.example
+        toB: EHLO client.example
+        B: 250-mx.example hello
+        B: 250-CHUNKING
+        B: 250-BINARYMIME
+        B: 250-STARTTLS
+        B: 250 PIPELINING
+        toC: 250-mx.example hello
+        toC: 250-STARTTLS
+        toC: 250 PIPELINING
+        C: MAIL FROM:<a@example.org>
+        C: RCPT TO:<b@example.org>
+        C: DATA
+        toB: MAIL FROM:<a@example.org>
+        toB: RCPT TO:<b@example.org>
+        toB: DATA
+        B: 250 ok
+        B: 250 ok
+        B: 354 go on
+        toC: 250 ok
+        toC: 250 ok
+        toC: 354 go on
+        toB: Received: from client.example ([192.0.2.7]) by mx.test (gatepost) with ESMTP
+        toB: \x09id 7K2MQ-9XV4T; Sun, 22 Nov 2026 05:32:13 +0000
+        C: .
+        toB: .
+        B: 250 taken
+        toC: 250 taken
+        C: MAIL FROM:<a@example.org>
+        C: RCPT TO:<b@example.org>
+        C: DATA
+        toB: MAIL FROM:<a@example.org>
+        toB: RCPT TO:<b@example.org>
+        toB: DATA
+        B: 250 ok
+        B: 550 5.1.1 unknown
+        B: 554 no recipients
+        toC: 250 ok
+        toC: 550 5.1.1 unknown
+        toC: 554 no recipients
+        C: EHLO other.example
+        toB: EHLO other.example
+        B: 501 no
+        toC: 501 no
+        C: DATA
+        toB: DATA
+        B: 354 go on
+        toC: 354 go on
+        toB: Received: from client.example ([192.0.2.7]) by mx.test (gatepost) with ESMTP
+        toB: \x09id 7K2MQ-9XV4T-2; Sun, 22 Nov 2026 05:32:13 +0000
+        C: ..dots
+        C: .
+        toB: ..dots
+        toB: .
+        B: 250 taken
+        toC: 250 taken
+        ",
+    );
+    let tally = stage.tally();
+    assert_eq!((tally.messages, tally.mail_data.bytes), (2, 14), "what the client has sent");
+    assert_eq!(tally.header_fields, 2 * 128 + 2);
+}
+
+#[test]
+fn a_header_field_tells_of_the_replay_of_tls_and_of_auth() {
+    play_traced(
+        inside(),
+        Tls::EndToEnd,
+        Some((false, b"old.example")),
+        r"
+        C: RCPT TO:<b@example.org>
+        C: DATA
+        toB: RCPT TO:<b@example.org>
+        toB: DATA
+        B: 250 ok
+        B: 354 go on
+        toC: 250 ok
+        toC: 354 go on
+        toB: Received: from old.example ([192.0.2.7]) by mx.test (gatepost) with SMTP id
+        toB: \x097K2MQ-9XV4T; Sun, 22 Nov 2026 05:32:13 +0000
+        C.
+        end Some(ClientReset)
+        ",
+    );
+    play_traced(
+        known(),
+        Tls::Offered { before_auth: false },
+        Some((true, b"before.example")),
+        r"
+        C: STARTTLS
+        toC: 220 2.0.0 Ready to start TLS
+        C: EHLO after.example
+        toB: EHLO after.example
+        B: 250-mx.example
+        B: 250 AUTH PLAIN
+        toC: 250-mx.example
+        toC: 250 AUTH PLAIN
+        C: AUTH PLAIN AGEAYg==
+        toB: AUTH PLAIN AGEAYg==
+        B: 235 welcome
+        toC: 235 welcome
+        C: DATA
+        toB: DATA
+        B: 354 go on
+        toC: 354 go on
+        toB: Received: from after.example ([192.0.2.7]) by mx.test (gatepost) with ESMTPSA
+        toB: \x09id 7K2MQ-9XV4T; Sun, 22 Nov 2026 05:32:13 +0000
+        ",
+    );
+}
+
+#[test]
+fn a_chunk_has_no_place_for_a_header_field() {
+    play_traced(
+        inside(),
+        Tls::EndToEnd,
+        Some((true, b"client.example")),
+        r"
+        C: BDAT 5 LAST
+        C: hello+
+        toC: 503 5.5.1 CHUNKING was not offered
+        end Some(ProtocolFault(Chunk))
+        ",
+    );
 }
 
 #[test]

@@ -88,6 +88,8 @@ pub(super) struct GateEntry {
     /// Its backend.
     pub(super) backend: Option<Spanned<String>>,
     announce: Announce,
+    /// Where a trace header is asked for.
+    traced: Option<std::ops::Range<usize>>,
     backend_tls: BackendTlsEntry,
     offer_auth: bool,
     bare_newline: BareNewline,
@@ -133,6 +135,7 @@ impl GateEntry {
             proxies,
             backend,
             backend_tls,
+            traced: announce.as_ref().filter(|one| *one.get_ref() == Announce::Header).map(Spanned::span),
             announce: announce.map_or(Announce::Proxy(Version::V2), Spanned::into_inner),
             offer_auth: offer_auth.unwrap_or(scene != Scene::Mx),
             bare_newline: bare_newline.unwrap_or(BareNewline::Normalize),
@@ -160,6 +163,11 @@ impl GateEntry {
         let limits = (&own.limits, &above.limits);
         let (connect_timeout, reply_timeout) = own.timeouts.backend(&above.timeouts, inspection);
         let tls = self.tls.tls(self.scene, self.span.clone(), inspection);
+        if let (Some(header), session::Tls::EndToEnd) = (&self.traced, &tls) {
+            let cause = "messages that are sent under TLS will carry no header: TLS is passed through to the backend";
+            let remedy = "let TLS end here, with certificates in [gate.tls], or set its starttls = \"off\"";
+            inspection.warning(header.clone(), Wrong::new(cause, remedy));
+        }
         session::Settings {
             name: self.name().to_owned(),
             scene: self.scene,
@@ -316,12 +324,18 @@ fn judge_announce(
 ) {
     let exposed = listen.iter().any(|socket| !socket.get_ref().ip().is_loopback());
     let accepts = accepted.is_some_and(|accepted| *accepted.get_ref());
-    let silent = announce.filter(|announce| *announce.get_ref() == Announce::Nothing);
+    let silent = announce.filter(|announce| matches!(announce.get_ref(), Announce::Nothing | Announce::Header));
     match (silent, accepted) {
         (Some(silent), _) if exposed && !accepts => {
-            let cause = "the backend would take gatepost for the client, and might relay mail for everybody";
-            let remedy = "set announce = \"proxy-v2\" and have the mail server expect it; or, if it trusts gatepost's \
-                          address with nothing, add accept_unknown_client = true";
+            let cause = match silent.get_ref() {
+                Announce::Header => {
+                    "a header tells of the client too late: the backend would still take gatepost for it, and might relay \
+                     mail for everybody"
+                }
+                _ => "the backend would take gatepost for the client, and might relay mail for everybody",
+            };
+            let remedy = "set announce = \"proxy-v2\" or \"xclient\" and have the mail server expect it; or, if it trusts \
+                          gatepost's address with nothing, add accept_unknown_client = true";
             inspection.error(silent.span(), Wrong::new(cause, remedy));
         }
         (None, Some(accepted)) if accepts => {

@@ -114,7 +114,9 @@ pub async fn run_traced<C: Wire, B: Wire>(
     // At once: nothing half done is to wait there for the client to have read its last words.
     drop(backend);
     relay.part(&mut client, end).await;
-    let tally = Tally { to_backend: relay.up.written, to_client: relay.down.written, ..relay.machine.tally() };
+    let tally = relay.machine.tally();
+    let to_backend = relay.up.written.saturating_sub(tally.header_fields);
+    let tally = Tally { to_backend, to_client: relay.down.written, ..tally };
     Ending { end, tally }
 }
 

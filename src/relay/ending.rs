@@ -77,7 +77,9 @@ pub struct Tally {
     pub bare_lf_commands: u32,
     /// What was odd about mail data, and how much of it came by DATA.
     pub mail_data: data::Facts,
-    /// Bytes that the backend took, in the clear or not.
+    /// Bytes of header fields that were put on top of messages.
+    pub header_fields: u64,
+    /// Bytes that the backend took, in the clear or not, those of header fields of ours left out.
     pub to_backend: u64,
     /// Bytes that the client took, gatepost's own replies included.
     pub to_client: u64,

@@ -269,7 +269,7 @@ mod tests {
         let name = HostName::verified("a.client.example.").unwrap();
         let hello = Some((true, &b"client+1=x"[..]));
         let kumo = b"250-a\r\n250 XCLIENT ADDR PORT DESTADDR DESTPORT\r\n";
-        let rows: [(&str, &HostName, Option<(bool, &[u8])>, &[u8], &str); 6] = [
+        for (client, name, hello, ehlo, line) in [
             (
                 "192.0.2.7:40000",
                 &name,
@@ -281,7 +281,7 @@ mod tests {
             (
                 "[2001:db8::7]:40000",
                 &HostName::Temporary,
-                Some((false, b"client")),
+                Some((false, &b"client"[..])),
                 POSTFIX,
                 "XCLIENT HELO=client PROTO=SMTP DESTADDR=198.51.100.25 DESTPORT=25 PORT=40000 NAME=[TEMPUNAVAIL] \
                  ADDR=IPV6:2001:db8::7\r\n",
@@ -302,8 +302,7 @@ mod tests {
                 b"250-a\r\n250 XCLIENT NAME ADDR HELO\r\n",
                 "XCLIENT NAME=[UNAVAILABLE] ADDR=192.0.2.7\r\n",
             ),
-        ];
-        for (client, name, hello, ehlo, line) in rows {
+        ] {
             assert_eq!(commands(client, name, hello, ehlo), [line]);
         }
         assert!(commands("192.0.2.7:1", &name, hello, b"250-a\r\n250 XCLIENT\r\n").is_empty());

@@ -20,6 +20,7 @@
 //! | [`haproxy`], [`nginx`] | load balancers, to stand before the gate |
 //! | [`rbldnsd`] | a DNSBL |
 //! | [`network`] | three hosts, each a network namespace, to put any of these into |
+//! | [`dns`] | a name server for the names of clients |
 //! | [`certificates`] | a small certification authority |
 //! | [`peers`] | which of the programs are here, and what a test does without one |
 //! | [`process`], [`ports`], [`wait`] | what the above are made of |
@@ -37,6 +38,7 @@ pub mod backend;
 pub mod certificates;
 pub mod client;
 pub mod dialogue;
+pub mod dns;
 pub mod exchange;
 pub mod exim;
 pub mod gate;

@@ -219,8 +219,9 @@ impl Machine {
     fn field(&mut self) -> Step {
         self.field_due = false;
         let (tls, authenticated) = (self.tls == Tls::Begun, self.authenticated);
-        let field = self.trace.as_mut().map(|trace| trace.field(tls, authenticated));
-        Step::Replace { take: 0, with: Cow::Owned(field.unwrap_or_default()) }
+        let field = self.trace.as_mut().map(|trace| trace.field(tls, authenticated)).unwrap_or_default();
+        self.tally.header_fields += field.len() as u64;
+        Step::Replace { take: 0, with: Cow::Owned(field) }
     }
 
     fn mail_data(&mut self, input: &[u8], eof: bool) -> Step {

@@ -121,7 +121,7 @@ impl Network {
         [GATE_V4, GATE_V6].into_iter().for_each(|ip| gate.address("outer", ip));
         [INNER_V4, INNER_V6].into_iter().for_each(|ip| gate.address(INNER, ip));
         [MTA_V4, MTA_V6].into_iter().for_each(|ip| mta.address(INNER, ip));
-        gate.etc("hosts", &format!("127.0.0.1 localhost\n{MTA_V4} {MTA_NAME}\n{MTA_V6} {MTA_NAME}\n"));
+        gate.etc("hosts", &format!("127.0.0.1 localhost\n::1 localhost\n{MTA_V4} {MTA_NAME}\n{MTA_V6} {MTA_NAME}\n"));
         network
     }
 

@@ -153,11 +153,7 @@ impl Backend {
     pub(super) fn failed_to_reach(&self, failure: &Failure, source: Option<IpAddr>) {
         match (failure, source) {
             // Is it away, or do its answers go astray? The prober finds out.
-            (silence, Some(client)) if silence.is_silence() => {
-                if self.way_back.doubt(client) {
-                    self.lost.notify_one();
-                }
-            }
+            (silence, Some(client)) if silence.is_silence() => self.doubt_way_back(client),
             (Failure::Unshown(Unshown::Family(family)), _) => self.complain_of(*family),
             (failure, _) if !failure.is_ours() => self.lost_to(failure),
             _ => {}

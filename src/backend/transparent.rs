@@ -11,7 +11,7 @@
 //! | an address of the backend's family | that address, this host's own included: who is there, is on this host |
 //! | an address of the other family | nowhere: [`Unshown::Family`] |
 //! | loopback, and so is the backend | that address |
-//! | loopback otherwise, a link-local address, none at all (`0.0.0.0`, multicast) | nowhere: [`Unshown::Local`] |
+//! | loopback otherwise, a link-local address, no host's (`0.0.0.0`, multicast, broadcast) | nowhere: [`Unshown::Local`] |
 //! | the backend's own address, which is not on this host | nowhere: [`Unshown::Itself`]; the backend drops what claims to come from itself |
 //!
 //! Nowhere means 421. It is never gatepost's own address instead: the backend would take gatepost for the client.
@@ -94,7 +94,13 @@ pub fn permitted<'a>(backends: impl IntoIterator<Item = &'a Settings>) -> Result
 pub(super) async fn connect(client: IpAddr, backend: SocketAddr) -> Result<TcpStream, Failure> {
     judge(client, backend.ip())?;
     let socket = bind(client, backend.ip())?;
-    TcpSocket::from_std_stream(socket.into()).connect(backend).await.map_err(Failure::Connect)
+    let stream = TcpSocket::from_std_stream(socket.into()).connect(backend).await.map_err(Failure::Connect)?;
+    // Bound to a broadcast address, which only a header of a proxy can claim, the kernel connects from one of ours.
+    match stream.local_addr() {
+        Ok(source) if source.ip() == client => Ok(stream),
+        Ok(_) => Err(Unshown::Local.into()),
+        Err(error) => Err(Failure::Connect(error)),
+    }
 }
 
 /// Whether a connection from `client` to `backend` could be answered at all, as far as the addresses tell.
@@ -163,7 +169,7 @@ struct State {
 
 impl WayBack {
     /// Nothing came back for `client`. Whether that is news to the prober.
-    pub(super) fn doubt(&self, client: IpAddr) -> bool {
+    fn doubt(&self, client: IpAddr) -> bool {
         self.state.lock().unanswered.replace(client).is_none()
     }
 
@@ -191,6 +197,13 @@ fn is_due(told: &mut Option<Instant>) -> bool {
 }
 
 impl Backend {
+    /// Nothing came back for `client`: has the backend probed soon.
+    pub(super) fn doubt_way_back(&self, client: IpAddr) {
+        if self.way_back.doubt(client) {
+            self.lost.notify_one();
+        }
+    }
+
     /// Says what has to be mended if nothing came back for a client, while the backend has just answered gatepost itself.
     pub(super) fn settle_way_back(&self, answers: bool) {
         let Some(client) = self.way_back.settle(answers) else { return };
@@ -291,8 +304,14 @@ mod tests {
             assert_eq!(peer.ip().to_string(), seen);
             assert_ne!(peer.port(), 40000, "the client's own port is in use on the other side");
         }
-        let failed = backend.dial(Some(client("[2001:db8::7]:40000"))).await;
-        assert!(matches!(failed, Err(Failure::Unshown(Unshown::Family(Family::V6)))), "{failed:?}");
+        for (visitor, why) in [
+            ("[2001:db8::7]:40000", Unshown::Family(Family::V6)),
+            // The kernel takes it for the broadcast address of loopback, and would put 127.0.0.1 in its place.
+            ("127.255.255.255:40000", Unshown::Local),
+        ] {
+            let failed = backend.dial(Some(client(visitor))).await;
+            assert!(matches!(failed, Err(Failure::Unshown(said)) if said == why), "{failed:?}");
+        }
         assert_eq!(backend.presence(), Presence::Unknown, "that says nothing of the backend");
     }
 }

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::backend::{self, Announce};
 use crate::config::{Config, DEFAULT_PATH, Report, Severity};
 
 /// The variable that names the file where the command line does not.
@@ -210,17 +211,30 @@ fn explain(address: IpAddr, config: &Config) -> Exit {
 fn check(path: PathBuf) -> Exit {
     match load(path.clone()) {
         Ok((config, warnings)) => {
-            // Whether the service may is for its unit to say; this is about whoever asks.
-            if let Err(error) = crate::backend::permitted(config.gates.iter().map(|gate| &*gate.backend)) {
-                complain(&format!("gatepost run, as this user, would not start: {error}"));
-            }
-            let verdict = format!("{}{}: {}\n", config.summary(), path.display(), warnings.tally());
+            let verdict =
+                format!("{}{}{}: {}\n", config.summary(), capability(&config), path.display(), warnings.tally());
             match io::stdout().write_all(verdict.as_bytes()) {
                 Ok(()) => Exit::Ok,
                 Err(_) => Exit::Io,
             }
         }
         Err(exit) => exit,
+    }
+}
+
+/// Whether whoever asks may connect from clients' addresses, where that is asked for: a line, or a complaint. Whether the
+/// service may is for its unit to say.
+fn capability(config: &Config) -> &'static str {
+    let mut backends = config.gates.iter().map(|gate| &*gate.backend);
+    match backend::permitted(backends.clone()) {
+        Err(error) => {
+            complain(&format!("gatepost run, as this user, would not start: {error}"));
+            ""
+        }
+        Ok(()) if backends.any(|backend| backend.announce == Announce::Transparent) => {
+            "capability: this user may connect from clients' addresses\n"
+        }
+        Ok(()) => "",
     }
 }
 

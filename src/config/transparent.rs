@@ -35,12 +35,14 @@ pub(super) fn judge(
 
 /// What has to be so around a gate before `backend` beyond the file, in a line for its author.
 pub(super) fn needs(backend: &str) -> String {
-    let routes = match literal(backend) {
-        Some(ip) if ip.is_loopback() => format!("what leaves {ip} for clients' addresses has to stay on this host"),
-        _ => format!(
+    let here = literal(backend).map_or_else(|| backend.starts_with("localhost:"), |ip| ip.is_loopback());
+    let routes = if here {
+        format!("what {backend} sends to clients' addresses has to stay on this host")
+    } else {
+        format!(
             "what {backend} sends to clients has to come back to this host (its default gateway, or a policy route), \
              which has to take that for its own"
-        ),
+        )
     };
     format!("{routes}: deploy/transparent-routes.sh does it, docs/operations.md tells how")
 }

@@ -33,6 +33,7 @@ use std::thread;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::peers::Peer;
+use super::wait;
 
 /// The gate's address on the clients' network.
 pub const GATE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
@@ -121,7 +122,8 @@ impl Network {
         [GATE_V4, GATE_V6].into_iter().for_each(|ip| gate.address("outer", ip));
         [INNER_V4, INNER_V6].into_iter().for_each(|ip| gate.address(INNER, ip));
         [MTA_V4, MTA_V6].into_iter().for_each(|ip| mta.address(INNER, ip));
-        gate.etc("hosts", &format!("127.0.0.1 localhost\n{MTA_V4} {MTA_NAME}\n{MTA_V6} {MTA_NAME}\n"));
+        [clients, gate, mta].into_iter().for_each(Host::wait_until_wired);
+        gate.etc("hosts", &format!("127.0.0.1 localhost\n::1 localhost\n{MTA_V4} {MTA_NAME}\n{MTA_V6} {MTA_NAME}\n"));
         network
     }
 
@@ -146,7 +148,7 @@ impl Host {
         succeed(Command::new(Peer::Ip.program()).args(["netns", "add", &name]));
         drop(making);
         let host = Self { name };
-        // An address is to be there at once, not after it was looked for elsewhere.
+        // The kernel's own addresses too are to be there at once.
         host.sysctl("net/ipv6/conf/default/accept_dad", "0");
         host.ip(&["link", "set", "lo", "up"]);
         host
@@ -218,7 +220,25 @@ impl Host {
     #[track_caller]
     fn address(&self, interface: &str, ip: IpAddr) {
         let length = if ip.is_ipv4() { 24 } else { 64 };
-        self.ip(&["address", "add", &format!("{ip}/{length}"), "dev", interface]);
+        let mut add = vec!["address", "add"];
+        let address = format!("{ip}/{length}");
+        add.extend([&address, "dev", interface]);
+        if ip.is_ipv6() {
+            // To be there at once, not after it was looked for elsewhere.
+            add.push("nodad");
+        }
+        self.ip(&add);
+    }
+
+    /// The kernel notices in its own time that both ends of a wire are there, and keeps addresses back until then.
+    #[track_caller]
+    fn wait_until_wired(&self) {
+        wait::until("both ends of each wire", || {
+            let links = self.ip(&["-o", "link", "show"]);
+            let mut wires = links.lines().filter(|link| !link.contains(" lo: "));
+            let ready = wires.all(|link| link.contains(" state UP "));
+            (ready && self.ip(&["-6", "address", "show", "tentative"]).is_empty()).then_some(())
+        });
     }
 }
 

@@ -10,7 +10,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::chown;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -90,6 +90,11 @@ impl Exim {
             let log = self.log();
             log.lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned)
         })
+    }
+
+    /// Where it keeps what it has not delivered yet.
+    pub fn queue(&self) -> PathBuf {
+        self.dir.path().join("spool/input")
     }
 
     /// Ends this instance now; its ports then refuse connections.
@@ -239,6 +244,7 @@ begin transports
 onward:
   driver = smtp
   hosts_try_chunking =
+  message_linelength_limit = {SIZE_LIMIT}
 begin retry
 * * F,1h,1m
 ",

@@ -8,6 +8,8 @@
 //! | --- | --- |
 //! | [`gate`] | the built `gatepost` itself, its journal and metrics |
 //! | [`postfix`], [`exim`] | MTAs to stand behind the gate, or to send through it |
+//! | [`opensmtpd`], [`aiosmtpd`], [`smtp_server`] | more MTAs to stand behind the gate |
+//! | [`scripted`] | what the last two have in common |
 //! | [`sink`] | where those MTAs deliver to: keeps every message byte for byte |
 //! | [`client`] | swaks, curl, msmtp, smtplib, smtp-source |
 //! | [`letter`] | what they send, and how it is recognised at the far end |
@@ -29,6 +31,7 @@
     reason = "a host that cannot go on fails the test, loudly and at once"
 )]
 
+pub mod aiosmtpd;
 pub mod backend;
 pub mod certificates;
 pub mod client;
@@ -36,12 +39,15 @@ pub mod dialogue;
 pub mod exim;
 pub mod gate;
 pub mod letter;
+pub mod opensmtpd;
 pub mod peers;
 pub mod ports;
 pub mod postfix;
 pub mod process;
 pub mod proxy;
 pub mod rbldnsd;
+pub mod scripted;
 pub mod secure;
 pub mod sink;
+pub mod smtp_server;
 pub mod wait;

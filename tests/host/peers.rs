@@ -17,6 +17,12 @@ pub enum Peer {
     Postfix,
     /// Exim, unpacked below `target/peers`.
     Exim,
+    /// OpenSMTPD, unpacked below `target/peers`.
+    OpenSmtpd,
+    /// The MTA that is a Python library.
+    Aiosmtpd,
+    /// The MTA that is a Node.js module, below `target/peers/node`.
+    SmtpServer,
     /// The DNSBL server.
     Rbldnsd,
     /// The SMTP transaction tester.
@@ -51,11 +57,15 @@ pub fn present(wanted: &[Peer]) -> bool {
 }
 
 impl Peer {
-    /// Where the program is, whether or not it is there.
+    /// Where the program is, or what stands for it, whether or not it is there.
     pub fn program(self) -> PathBuf {
         match self {
             Self::Postfix => tree("postfix").join("usr/lib/postfix/sbin/master"),
             Self::Exim => tree("exim").join("usr/sbin/exim4"),
+            Self::OpenSmtpd => tree("opensmtpd").join("usr/sbin/smtpd"),
+            // Debian's Python alone finds Debian's libraries.
+            Self::Aiosmtpd => PathBuf::from("/usr/lib/python3/dist-packages/aiosmtpd/smtp.py"),
+            Self::SmtpServer => tree("node").join("node_modules/smtp-server/package.json"),
             Self::Rbldnsd => on_path("rbldnsd"),
             Self::Swaks => on_path("swaks"),
             Self::Curl => on_path("curl"),
@@ -70,15 +80,23 @@ impl Peer {
             return Some(format!("{self:?} is not here (tests/run brings it)"));
         }
         match self {
-            Self::Postfix | Self::Exim if !geteuid().is_root() => {
+            Self::Postfix | Self::Exim | Self::OpenSmtpd if !geteuid().is_root() => {
                 Some(format!("{self:?} changes its user and so must be started by root"))
             }
             Self::Exim if !hwith_login("Debian-exim") => {
                 Some("Exim wants the user Debian-exim (tests/run makes it)".to_owned())
             }
+            Self::SmtpServer if !node().is_file() => {
+                Some("smtp-server needs Node.js, which is not here (tests/run brings it)".to_owned())
+            }
             _ => None,
         }
     }
+}
+
+/// What runs Node.js modules, whether or not it is there.
+pub fn node() -> PathBuf {
+    on_path("node")
 }
 
 /// The root of an unpacked package.

@@ -131,6 +131,11 @@ impl Postfix {
         });
     }
 
+    /// Where it keeps what it has not delivered yet.
+    pub fn queue(&self) -> PathBuf {
+        self.dir.path().join("queue")
+    }
+
     /// Asks it to try again now what it could not pass on before. To be repeated until that can be seen.
     pub fn flush(&self) {
         let mut command = Command::new(peers::tree("postfix").join("usr/sbin/postkick"));

@@ -1,0 +1,170 @@
+//! One session of a client that says what it is told, whatever it hears, and hears out the server.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+
+use rustls::{ClientConnection, StreamOwned};
+
+use super::rows::{Answer, Play, envelope, named};
+use super::sockets;
+use crate::host::secure::{Secure, clear, connect};
+use crate::host::wait;
+
+/// By which commands mail goes, and through what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// DATA, in the clear.
+    Data,
+    /// DATA, behind STARTTLS.
+    Tls,
+    /// BDAT, each message one chunk.
+    Bdat,
+    /// BDAT, the first message cut in two where it is odd.
+    BdatInTwo,
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// The replies' codes.
+    pub codes: Vec<u16>,
+    /// Whether CHUNKING was offered.
+    pub chunking: bool,
+}
+
+impl Way {
+    /// Whether this is by BDAT.
+    pub fn is_chunked(self) -> bool {
+        matches!(self, Self::Bdat | Self::BdatInTwo)
+    }
+}
+
+/// From the greeting to the server's close.
+#[track_caller]
+pub fn play(way: Way, source: Ipv4Addr, server: SocketAddr, play: &Play, cell: &str) -> Heard {
+    let mut wire = Wire::open(way, source, server);
+    let chunking = wire.ask("EHLO client.test", "250").contains("CHUNKING");
+    for command in String::from_utf8_lossy(&named(envelope("first").as_bytes(), cell)).lines() {
+        wire.ask(command, "250");
+    }
+    if !way.is_chunked() {
+        wire.ask("DATA", "354");
+    }
+    for (piece, slow) in &play.pieces {
+        if *slow {
+            wire.wait_until_read();
+        }
+        // Who has broken off does not hear the rest.
+        if wire.send(piece).is_err() {
+            break;
+        }
+    }
+    if play.hangs {
+        wire.finish();
+    }
+    Heard { codes: wire.replies(cell), chunking }
+}
+
+impl Heard {
+    /// How many messages the client believes were accepted; nothing if it was told anything but `answers`.
+    pub fn accepted(&self, answers: &[Answer]) -> Option<usize> {
+        let fits = |(&code, &answer): (&u16, &Answer)| match answer {
+            Answer::Class(class) => code / 100 == class,
+            Answer::Verdict => matches!(code, 250 | 400..=599),
+        };
+        let pairs = || self.codes.iter().zip(answers);
+        let all = self.codes.len() == answers.len() && pairs().all(fits);
+        all.then(|| pairs().filter(|&(&code, &answer)| answer == Answer::Verdict && code == 250).count())
+    }
+}
+
+enum Wire {
+    Clear(BufReader<TcpStream>),
+    Tls(Box<BufReader<StreamOwned<ClientConnection, TcpStream>>>),
+}
+
+impl Wire {
+    #[track_caller]
+    fn open(way: Way, source: Ipv4Addr, server: SocketAddr) -> Self {
+        let mut stream = connect(source, server);
+        clear(&mut stream, "", "220");
+        if way != Way::Tls {
+            return Self::Clear(BufReader::new(stream));
+        }
+        assert!(clear(&mut stream, "EHLO client.test", "250").contains("STARTTLS"));
+        clear(&mut stream, "STARTTLS", "220");
+        Self::Tls(Box::new(BufReader::new(Secure::over(stream, "mx.test").into_stream())))
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Clear(stream) => stream.get_ref(),
+            Self::Tls(stream) => stream.get_ref().get_ref(),
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Clear(stream) => stream.get_mut().write_all(bytes),
+            Self::Tls(stream) => stream.get_mut().write_all(bytes).and_then(|()| stream.get_mut().flush()),
+        }
+    }
+
+    /// Says that nothing more will come.
+    fn finish(&mut self) {
+        if let Self::Tls(stream) = self {
+            stream.get_mut().conn.send_close_notify();
+            // Fails where the server has gone, as the shutdown does.
+            let _ = stream.get_mut().flush();
+        }
+        let _ = self.socket().shutdown(Shutdown::Write);
+    }
+
+    /// Until the server has taken from its socket what has been sent so far, or is gone.
+    fn wait_until_read(&self) {
+        let (Ok(local), Ok(peer)) = (self.socket().local_addr(), self.socket().peer_addr()) else { return };
+        wait::until("the server to read", || sockets::all_read(peer, local).then_some(()));
+    }
+
+    /// One line, or nothing at the end.
+    fn line(&mut self) -> std::io::Result<Option<String>> {
+        let mut line = Vec::new();
+        let reader: &mut dyn BufRead = match self {
+            Self::Clear(stream) => stream,
+            Self::Tls(stream) => stream.as_mut(),
+        };
+        let read = reader.read_until(b'\n', &mut line)?;
+        Ok((read > 0).then(|| String::from_utf8_lossy(&line).into_owned()))
+    }
+
+    #[track_caller]
+    fn ask(&mut self, command: &str, start: &str) -> String {
+        self.send(format!("{command}\r\n").as_bytes()).unwrap_or_else(|error| panic!("{command}: {error}"));
+        let mut reply = String::new();
+        loop {
+            let line = self.line().unwrap_or_else(|error| panic!("{command}: {error}")).unwrap_or_default();
+            assert!(line.starts_with(start), "{line:?} instead of {start} to {command}");
+            reply.push_str(&line);
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return reply;
+            }
+        }
+    }
+
+    /// The codes of all replies up to the end, however that comes; only silence is no end.
+    #[track_caller]
+    fn replies(&mut self, cell: &str) -> Vec<u16> {
+        use std::io::ErrorKind::{TimedOut, WouldBlock};
+        let mut codes = Vec::new();
+        loop {
+            match self.line() {
+                Ok(Some(line)) if line.as_bytes().get(3) == Some(&b'-') => {}
+                Ok(Some(line)) => codes.push(line.get(..3).and_then(|code| code.parse().ok()).unwrap_or(0)),
+                Err(error) if matches!(error.kind(), WouldBlock | TimedOut) => {
+                    panic!("{cell}: the server is silent, and has said {codes:?}")
+                }
+                Ok(None) | Err(_) => return codes,
+            }
+        }
+    }
+}

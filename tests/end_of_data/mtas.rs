@@ -23,6 +23,13 @@ pub struct Mta {
     pub name: &'static str,
     /// Whether it offers CHUNKING.
     pub chunking: bool,
+    /// How it is told of a gate's clients: a gate's `announce`.
+    pub announce: &'static str,
+    /// Whether it takes a second EHLO, as a client says it behind STARTTLS. Where TLS ends at the gate, and the gate lets
+    /// the client speak with the MTA from the start, the MTA hears both.
+    pub second_hello: bool,
+    /// Whether it hangs up on a client that does not wait for its replies. It then has not offered PIPELINING.
+    pub wants_patience: bool,
     host: Host,
 }
 
@@ -36,8 +43,7 @@ enum Host {
 impl Mta {
     /// Starts all of them, in the order of the table.
     pub fn all() -> Vec<Self> {
-        let starts: [fn() -> Self; 5] =
-            [Self::postfix, Self::exim, Self::opensmtpd, Self::aiosmtpd, Self::smtp_server];
+        let starts: [fn() -> Self; 5] = [Self::postfix, Self::exim, Self::opensmtpd, Self::aiosmtpd, Self::smtp_server];
         std::thread::scope(|scope| {
             let starting: Vec<_> = starts.into_iter().map(|start| scope.spawn(start)).collect();
             starting.into_iter().map(|started| started.join().expect("an MTA that starts")).collect()
@@ -48,30 +54,66 @@ impl Mta {
         let sink = Sink::start();
         // As it is by default before 3.9. Long lines stay whole.
         let lenient = ["smtpd_forbid_bare_newline = no", "smtp_line_length_limit = 0"];
-        let options = postfix::Options { main_cf: &lenient, ..postfix::Options::delivering_to(sink.address()) };
-        Self { name: "Postfix", chunking: true, host: Host::Postfix(Postfix::start(&options), sink) }
+        let options =
+            postfix::Options { main_cf: &lenient, in_memory: true, ..postfix::Options::delivering_to(sink.address()) };
+        Self {
+            name: "Postfix",
+            chunking: true,
+            announce: "proxy-v2",
+            second_hello: true,
+            wants_patience: false,
+            host: Host::Postfix(Postfix::start(&options), sink),
+        }
     }
 
     fn exim() -> Self {
         let sink = Sink::start();
         // Else it hangs up on who says DATA and goes on.
         let lenient = ["smtp_enforce_sync = false"];
-        let options = exim::Options { main: &lenient, ..exim::Options::delivering_to(sink.address()) };
-        Self { name: "Exim", chunking: true, host: Host::Exim(Exim::start(&options), sink) }
+        let options = exim::Options { main: &lenient, in_memory: true, ..exim::Options::delivering_to(sink.address()) };
+        Self {
+            name: "Exim",
+            chunking: true,
+            announce: "proxy-v2",
+            second_hello: true,
+            wants_patience: false,
+            host: Host::Exim(Exim::start(&options), sink),
+        }
     }
 
     fn opensmtpd() -> Self {
         let sink = Sink::start();
         let started = OpenSmtpd::start(sink.address());
-        Self { name: "OpenSMTPD", chunking: false, host: Host::OpenSmtpd(started, sink) }
+        Self {
+            name: "OpenSMTPD",
+            chunking: false,
+            announce: "proxy-v2",
+            second_hello: false,
+            wants_patience: true,
+            host: Host::OpenSmtpd(started, sink),
+        }
     }
 
     fn aiosmtpd() -> Self {
-        Self { name: "aiosmtpd", chunking: false, host: Host::Scripted(aiosmtpd::start()) }
+        Self {
+            name: "aiosmtpd",
+            chunking: false,
+            announce: "proxy-v2",
+            second_hello: true,
+            wants_patience: false,
+            host: Host::Scripted(aiosmtpd::start()),
+        }
     }
 
     fn smtp_server() -> Self {
-        Self { name: "smtp-server", chunking: false, host: Host::Scripted(smtp_server::start()) }
+        Self {
+            name: "smtp-server",
+            chunking: false,
+            announce: "proxy-v1",
+            second_hello: true,
+            wants_patience: false,
+            host: Host::Scripted(smtp_server::start()),
+        }
     }
 
     /// The port for anybody.

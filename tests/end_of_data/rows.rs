@@ -32,6 +32,8 @@ pub struct MailData {
     pub slowly: Range<usize>,
     /// Where the middle of the odd part is.
     pub middle: usize,
+    /// Where a transaction begins, if the odd part is an end.
+    pub behind: usize,
 }
 
 /// What a command is to be answered with.
@@ -43,44 +45,61 @@ pub enum Answer {
     Verdict,
 }
 
+/// When a piece is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum When {
+    /// Together with the one before.
+    AtOnce,
+    /// When what was sent before has been read.
+    Read,
+    /// When so many replies have come.
+    Answered(usize),
+}
+
 /// What is sent in one cell, and what is to come back.
 pub struct Play {
-    /// Each is sent at once; those that are `slow` when the one before has been read.
-    pub pieces: Vec<(Vec<u8>, bool)>,
+    /// In this order.
+    pub pieces: Vec<(Vec<u8>, When)>,
     /// In this order, and nothing else.
     pub answers: Vec<Answer>,
     /// Whether the client has to close for this to end.
     pub hangs: bool,
+    patient: bool,
 }
 
 impl Row {
-    /// How this row is played by DATA, whose 354 has come; nothing if it is for BDAT only.
-    pub fn by_data(&self, cell: &str) -> Option<Play> {
+    /// How this row is played by DATA, whose 354 has come; nothing if it is for BDAT only. Who is `patient` sends no command
+    /// before it has the answer to what was before; nor, unless a gate is there to read it, what could be taken for one.
+    pub fn by_data(&self, cell: &str, patient: bool, through_a_gate: bool) -> Option<Play> {
         let Sent::Messages(messages) = &self.sent else { return None };
-        let mut play = Play { pieces: Vec::new(), answers: Vec::new(), hangs: false };
+        let mut play = Play::new(patient);
         for (at, message) in messages.iter().enumerate() {
             if at > 0 {
-                play.send(format!("{}DATA\r\n", envelope("second")).into_bytes());
-                play.answers.extend([2, 2, 3].map(Answer::Class));
+                play.commands(&format!("{}DATA\r\n", envelope("second")), &[2, 2, 3]);
             }
-            let (front, rest) = message.wire.split_at(message.slowly.start);
-            let (slow, back) = rest.split_at(message.slowly.len());
-            play.send(front.to_vec());
-            play.pieces.extend(slow.iter().map(|&byte| (vec![byte], true)));
-            play.send(back.to_vec());
+            let MailData { wire, slowly, behind, .. } = message;
+            let when = play.next_command();
+            play.send(wire[..slowly.start].to_vec(), when);
+            play.pieces.extend(wire[slowly.clone()].iter().map(|&byte| (vec![byte], When::Read)));
+            play.send(wire[slowly.end..(*behind).max(slowly.end)].to_vec(), When::AtOnce);
+            for line in wire[(*behind).max(slowly.end)..].split_inclusive(|&byte| byte == b'\n') {
+                let command =
+                    [&b"MAIL "[..], b"RCPT ", b"DATA\r\n", b"Subject: "].iter().any(|word| line.starts_with(word));
+                play.send(line.to_vec(), if patient && !through_a_gate && command { When::Read } else { When::AtOnce });
+            }
             play.hangs = !message.ends();
             play.answers.extend(message.ends().then_some(Answer::Verdict));
         }
         Some(play.ended(cell))
     }
 
-    /// How it is played by BDAT: each message in one chunk, or the first in two.
+    /// How it is played by BDAT: each message in one chunk, or the first in two, if that can be.
     pub fn by_bdat(&self, cell: &str, in_two: bool) -> Option<Play> {
-        let mut play = Play { pieces: Vec::new(), answers: Vec::new(), hangs: false };
+        let mut play = Play::new(false);
         match &self.sent {
             Sent::Chunks(..) if in_two => return None,
             Sent::Chunks(bytes, answers) => {
-                play.send(bytes.clone());
+                play.send(bytes.clone(), When::AtOnce);
                 play.answers.clone_from(answers);
                 // Behind a DATA that is refused, nobody may say anything before it has the refusal.
                 play.hangs = answers.last() == Some(&Answer::Class(5));
@@ -88,17 +107,18 @@ impl Row {
             Sent::Messages(messages) => {
                 for (at, message) in messages.iter().enumerate() {
                     if at > 0 {
-                        play.send(envelope("second").into_bytes());
-                        play.answers.extend([2, 2].map(Answer::Class));
+                        play.commands(&envelope("second"), &[2, 2]);
                     }
                     let mut rest = message.content();
                     if in_two && at == 0 {
-                        let (front, back) = rest.split_at(message.middle.min(rest.len()));
-                        play.send([format!("BDAT {}\r\n", front.len()).as_bytes(), front].concat());
+                        // An empty chunk that is not the last is an error to Postfix.
+                        let (front, back) =
+                            rest.split_at_checked(message.middle).filter(|(front, _)| !front.is_empty())?;
+                        play.send([format!("BDAT {}\r\n", front.len()).as_bytes(), front].concat(), When::AtOnce);
                         play.answers.push(Answer::Class(2));
                         rest = back;
                     }
-                    play.send([format!("BDAT {} LAST\r\n", rest.len()).as_bytes(), rest].concat());
+                    play.send([format!("BDAT {} LAST\r\n", rest.len()).as_bytes(), rest].concat(), When::AtOnce);
                     play.answers.push(Answer::Verdict);
                 }
             }
@@ -110,7 +130,7 @@ impl Row {
     /// if it has no header, to which an MTA adds.
     pub fn content(&self, cell: &str) -> Option<Vec<u8>> {
         let Sent::Messages(messages) = &self.sent else { return None };
-        let message = messages.first()?;
+        let message = messages.first().filter(|message| message.wire.starts_with(&header()))?;
         let content = told_plainly(message.wire.strip_suffix(END)?);
         Some(named(&content, cell))
     }
@@ -128,27 +148,42 @@ impl MailData {
 }
 
 impl Play {
-    fn send(&mut self, bytes: Vec<u8>) {
-        self.pieces.push((bytes, false));
+    fn new(patient: bool) -> Self {
+        Self { pieces: Vec::new(), answers: Vec::new(), hangs: false, patient }
+    }
+
+    fn send(&mut self, bytes: Vec<u8>, when: When) {
+        self.pieces.push((bytes, when));
+    }
+
+    /// When the client's next command may be sent.
+    fn next_command(&self) -> When {
+        if self.patient { When::Answered(self.answers.len()) } else { When::AtOnce }
+    }
+
+    /// Commands, one a line, and the classes of their answers.
+    fn commands(&mut self, lines: &str, classes: &[u16]) {
+        for (line, &class) in lines.split_inclusive('\n').zip(classes) {
+            self.send(line.as_bytes().to_vec(), self.next_command());
+            self.answers.push(Answer::Class(class));
+        }
     }
 
     /// With QUIT behind it, and the name of the cell in it.
     fn ended(mut self, cell: &str) -> Self {
         if !self.hangs {
-            self.send(b"QUIT\r\n".to_vec());
-            self.answers.push(Answer::Class(2));
-        }
-        for (bytes, _) in &mut self.pieces {
-            *bytes = named(bytes, cell);
+            self.commands("QUIT\r\n", &[2]);
         }
         // What need not come by itself goes together.
-        let mut pieces: Vec<(Vec<u8>, bool)> = Vec::new();
-        for (bytes, slow) in self.pieces {
+        let mut pieces: Vec<(Vec<u8>, When)> = Vec::new();
+        for (bytes, when) in self.pieces {
             match pieces.last_mut() {
-                Some((last, false)) if !slow => last.extend_from_slice(&bytes),
-                _ => pieces.push((bytes, slow)),
+                Some((last, _)) if when == When::AtOnce => last.extend_from_slice(&bytes),
+                _ => pieces.push((bytes, when)),
             }
         }
+        pieces.retain(|(bytes, _)| !bytes.is_empty());
+        pieces.iter_mut().for_each(|(bytes, _)| *bytes = named(bytes, cell));
         Self { pieces, ..self }
     }
 }
@@ -230,8 +265,13 @@ const LINE_ENDS: [(&str, &[u8]); 7] = [
 ];
 
 /// What ends a line in some programming languages.
-const SEPARATORS: [(&str, &[u8]); 5] =
-    [("VT", b"\x0b"), ("FF", b"\x0c"), ("NEL (8-bit)", b"\x85"), ("NEL (UTF-8)", b"\xc2\x85"), ("U+2028", b"\xe2\x80\xa8")];
+const SEPARATORS: [(&str, &[u8]); 5] = [
+    ("VT", b"\x0b"),
+    ("FF", b"\x0c"),
+    ("NEL (8-bit)", b"\x85"),
+    ("NEL (UTF-8)", b"\xc2\x85"),
+    ("U+2028", b"\xe2\x80\xa8"),
+];
 
 /// What is taken out, or trimmed, by some.
 const AROUND_THE_DOT: &[(&str, &[u8])] = &[
@@ -277,7 +317,8 @@ fn smuggling(name: String, odd: Vec<u8>) -> Row {
 fn smuggling_behind(name: String, before: &[u8], odd: &[u8]) -> Row {
     let wire = [before, odd, &transaction(), END].concat();
     let middle = before.len() + odd.len().div_ceil(2);
-    Row { name, sent: Sent::Messages(vec![MailData { wire, slowly: 0..0, middle }]) }
+    let behind = before.len() + odd.len();
+    Row { name, sent: Sent::Messages(vec![MailData { wire, slowly: 0..0, middle, behind }]) }
 }
 
 /// The odd part comes first of all.
@@ -332,7 +373,9 @@ fn slow() -> Vec<Row> {
         ("CRLF . . CRLF", b"\r\n..\r\n"),
         ("CRLF .x CRLF", b"\r\n.x\r\n"),
     ];
-    let later = odd.into_iter().map(|(name, odd)| (format!("byte by byte: {name}"), [header(), b"Hello.".to_vec()].concat(), odd));
+    let later = odd
+        .into_iter()
+        .map(|(name, odd)| (format!("byte by byte: {name}"), [header(), b"Hello.".to_vec()].concat(), odd));
     let first: [(&str, &[u8]); 3] = [(". . CRLF", b"..\r\n"), (". LF", b".\n"), (".x CRLF", b".x\r\n")];
     let first = first.into_iter().map(|(name, odd)| (format!("byte by byte, first: {name}"), Vec::new(), odd));
     later
@@ -349,7 +392,8 @@ fn slow() -> Vec<Row> {
 
 /// Nothing is smuggled: what must go through, and what must not end.
 fn honest() -> Vec<Row> {
-    let plain = |wire: Vec<u8>| MailData { middle: wire.len().saturating_sub(2), wire, slowly: 0..0 };
+    let plain =
+        |wire: Vec<u8>| MailData { middle: wire.len().saturating_sub(5), behind: wire.len(), wire, slowly: 0..0 };
     let slow = |wire: Vec<u8>, last: usize| {
         let all = wire.len();
         MailData { slowly: all - last..all, ..plain(wire) }
@@ -357,6 +401,7 @@ fn honest() -> Vec<Row> {
     let letter = |body: &[u8]| [&header(), body, END].concat();
     let dots = b".\r\n..\r\n...\r\n. x\r\n..x\r\nx.\r\n";
     let stuffed = b"..\r\n...\r\n....\r\n.. x\r\n...x\r\nx.\r\n";
+    let some = b"..\r\n...\r\n";
     let one = |name: &str, message: MailData| Row { name: name.to_owned(), sent: Sent::Messages(vec![message]) };
     vec![
         one("honest: a letter", plain(letter(b"Hello.\r\n"))),
@@ -367,11 +412,20 @@ fn honest() -> Vec<Row> {
         one("honest: the first line is a dot", plain(b"..\r\n.\r\n".to_vec())),
         one("honest: the last line is a dot", plain(letter(b"Hello.\r\n..\r\n"))),
         one("honest: lines of dots, stuffed", plain(letter(stuffed))),
-        one("honest: lines of dots, stuffed, in LF", plain(letter(&stuffed.iter().filter(|&&byte| byte != b'\r').copied().chain(*b"x\r\n").collect::<Vec<_>>()))),
-        one("honest: lines of dots by a client that stuffs none, in LF", plain(letter(&[&b"\n"[..], &dots.iter().filter(|&&byte| byte != b'\r').copied().collect::<Vec<_>>(), b"x\r\n"].concat()))),
+        one(
+            "honest: lines of dots, stuffed, in LF",
+            plain(letter(&stuffed.iter().filter(|&&byte| byte != b'\r').copied().chain(*b"x\r\n").collect::<Vec<_>>())),
+        ),
+        one(
+            "honest: lines of dots by a client that stuffs none, in LF",
+            plain(letter(
+                &[&b"\n"[..], &dots.iter().filter(|&&byte| byte != b'\r').copied().collect::<Vec<_>>(), b"x\r\n"]
+                    .concat(),
+            )),
+        ),
         one("honest: every byte of the end by itself", slow(letter(b"Hello.\r\n"), 5)),
         one("honest: every byte of nothing but the end by itself", slow(END.to_vec(), 3)),
-        one("honest: every byte of dots and end by itself", slow(letter(stuffed), stuffed.len() + 3)),
+        one("honest: every byte of dots and end by itself", slow(letter(some), some.len() + 3)),
         Row {
             name: "honest: two letters in one go".to_owned(),
             sent: Sent::Messages(vec![plain(letter(b"Hello.\r\n")), plain(letter(b"Hello again.\r\n"))]),

@@ -3,39 +3,27 @@
 use std::fs;
 use std::net::SocketAddr;
 
+use memchr::memmem;
+
 /// Whether the socket at `local` whose other end is `remote` has nothing more to be read, or is not there.
 pub fn all_read(local: SocketAddr, remote: SocketAddr) -> bool {
-    let (local, remote) = (written(local), written(remote));
-    !rows().any(|row| row.local == local && row.remote == remote && row.unread)
+    let socket = format!(": {} {} ", written(local), written(remote));
+    let table = table();
+    // Behind the addresses: the state, and how much waits to be sent and to be read.
+    memmem::find(&table, socket.as_bytes()).is_none_or(|at| table[at + socket.len()..][12..].starts_with(b"00000000"))
 }
 
 /// Whether a server at `address` has a connection that it has not closed yet.
 pub fn has_visitors(address: SocketAddr) -> bool {
-    let address = written(address);
-    rows().any(|row| row.local == address && row.open)
-}
-
-struct Row {
-    local: String,
-    remote: String,
-    /// The other side may have closed; this one has not.
-    open: bool,
-    unread: bool,
-}
-
-fn rows() -> impl Iterator<Item = Row> {
-    let text = fs::read_to_string("/proc/net/tcp").expect("a Linux system");
-    let rows: Vec<Row> = text.lines().skip(1).filter_map(row).collect();
-    rows.into_iter()
-}
-
-fn row(line: &str) -> Option<Row> {
-    let mut words = line.split_whitespace().skip(1);
-    let (local, remote) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let socket = format!(": {} ", written(address));
+    let table = table();
     // ESTABLISHED, SYN_RECV, CLOSE_WAIT.
-    let open = matches!(words.next()?, "01" | "03" | "08");
-    let (_, unread) = words.next()?.split_once(':')?;
-    Some(Row { local, remote, open, unread: unread != "00000000" })
+    let is_open = |state: &[u8]| [b"01", b"03", b"08"].iter().any(|open| state.starts_with(*open));
+    memmem::find_iter(&table, socket.as_bytes()).any(|at| is_open(&table[at + socket.len() + "00000000:0000 ".len()..]))
+}
+
+fn table() -> Vec<u8> {
+    fs::read("/proc/net/tcp").expect("a Linux system")
 }
 
 /// As the kernel writes it: the address as a number in the machine's own order.

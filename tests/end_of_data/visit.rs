@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 
 use rustls::{ClientConnection, StreamOwned};
 
-use super::rows::{Answer, Play, envelope, named};
+use super::rows::{Answer, Play, When, envelope, named};
 use super::sockets;
 use crate::host::secure::{Secure, clear, connect};
 use crate::host::wait;
@@ -50,9 +50,18 @@ pub fn play(way: Way, source: Ipv4Addr, server: SocketAddr, play: &Play, cell: &
     if !way.is_chunked() {
         wire.ask("DATA", "354");
     }
-    for (piece, slow) in &play.pieces {
-        if *slow {
-            wire.wait_until_read();
+    let mut codes = Vec::new();
+    for (piece, when) in &play.pieces {
+        match *when {
+            When::AtOnce => {}
+            When::Read => wire.wait_until_read(),
+            When::Answered(count) => {
+                while codes.len() < count
+                    && let Some(code) = wire.code(cell, &codes)
+                {
+                    codes.push(code);
+                }
+            }
         }
         // Who has broken off does not hear the rest.
         if wire.send(piece).is_err() {
@@ -62,7 +71,10 @@ pub fn play(way: Way, source: Ipv4Addr, server: SocketAddr, play: &Play, cell: &
     if play.hangs {
         wire.finish();
     }
-    Heard { codes: wire.replies(cell), chunking }
+    while let Some(code) = wire.code(cell, &codes) {
+        codes.push(code);
+    }
+    Heard { codes, chunking }
 }
 
 impl Heard {
@@ -73,7 +85,10 @@ impl Heard {
             Answer::Verdict => matches!(code, 250 | 400..=599),
         };
         let pairs = || self.codes.iter().zip(answers);
-        let all = self.codes.len() == answers.len() && pairs().all(fits);
+        // 421 is the last word to all that is unanswered.
+        let all =
+            self.codes.len() == answers.len() || self.codes.len() < answers.len() && self.codes.last() == Some(&421);
+        let all = all && pairs().all(fits);
         all.then(|| pairs().filter(|&(&code, &answer)| answer == Answer::Verdict && code == 250).count())
     }
 }
@@ -151,19 +166,18 @@ impl Wire {
         }
     }
 
-    /// The codes of all replies up to the end, however that comes; only silence is no end.
+    /// The code of the next reply, or nothing at the end, however that comes; only silence is no end.
     #[track_caller]
-    fn replies(&mut self, cell: &str) -> Vec<u16> {
+    fn code(&mut self, cell: &str, heard: &[u16]) -> Option<u16> {
         use std::io::ErrorKind::{TimedOut, WouldBlock};
-        let mut codes = Vec::new();
         loop {
             match self.line() {
                 Ok(Some(line)) if line.as_bytes().get(3) == Some(&b'-') => {}
-                Ok(Some(line)) => codes.push(line.get(..3).and_then(|code| code.parse().ok()).unwrap_or(0)),
+                Ok(Some(line)) => return Some(line.get(..3).and_then(|code| code.parse().ok()).unwrap_or(0)),
                 Err(error) if matches!(error.kind(), WouldBlock | TimedOut) => {
-                    panic!("{cell}: the server is silent, and has said {codes:?}")
+                    panic!("{cell}: the server is silent, and has said {heard:?}")
                 }
-                Ok(None) | Err(_) => return codes,
+                Ok(None) | Err(_) => return None,
             }
         }
     }

@@ -20,7 +20,7 @@ use super::letter::Letter;
 use super::peers::Peer;
 use super::ports::{self, IN_USE, TRIES};
 use super::postfix::{REFUSED, SIZE_LIMIT, UNWANTED, greets};
-use super::process::{Process, lossy, public_dir};
+use super::process::{Process, lossy, public_dir, public_dir_in_memory};
 use super::wait;
 
 /// What may differ between instances.
@@ -31,12 +31,14 @@ pub struct Options<'a> {
     pub main: &'a [&'a str],
     /// Offers AUTH, by PLAIN and LOGIN, to whoever has this name and password, and relays for him.
     pub login: Option<(&'a str, &'a str)>,
+    /// Keeps its queue in memory.
+    pub in_memory: bool,
 }
 
 impl Options<'_> {
     /// Nothing special.
     pub fn delivering_to(next_hop: SocketAddr) -> Self {
-        Self { next_hop, main: &[], login: None }
+        Self { next_hop, main: &[], login: None, in_memory: false }
     }
 }
 
@@ -54,7 +56,8 @@ impl Exim {
     pub fn start(options: &Options<'_>) -> Self {
         for _ in 0..TRIES {
             let [plain, proxied] = std::array::from_fn(|_| ports::free_address());
-            let dir = lay_out(&configuration(plain, proxied, options));
+            let dir = if options.in_memory { public_dir_in_memory() } else { public_dir() };
+            lay_out(dir.path(), &configuration(plain, proxied, options));
             let mut command = exim(dir.path());
             command.arg("-bdf");
             let process = Process::start("exim", &command, dir.path());
@@ -120,7 +123,8 @@ impl Exim {
 ///
 /// The letter has one more Received field at the far end than there are MTAs behind the call: Exim's own.
 pub fn send(call: &Call, letter: &Letter) -> Outcome {
-    let dir = lay_out(&sender_configuration(call));
+    let dir = public_dir();
+    lay_out(dir.path(), &sender_configuration(call));
     let body = dir.path().join("letter");
     fs::write(&body, &letter.bytes).expect("a file for the letter");
     let mut command = exim(dir.path());
@@ -147,8 +151,7 @@ fn exim(dir: &Path) -> Command {
     command
 }
 
-fn lay_out(configuration: &dyn Fn(&Path) -> String) -> TempDir {
-    let dir = public_dir();
+fn lay_out(dir: &Path, configuration: &dyn Fn(&Path) -> String) {
     let owner = fs::read_to_string("/etc/passwd").expect("every system has this file");
     let ids = owner.lines().find_map(|line| match line.split(':').collect::<Vec<_>>()[..] {
         ["Debian-exim", _, user, group, ..] => Some((user.parse().ok()?, group.parse().ok()?)),
@@ -156,12 +159,11 @@ fn lay_out(configuration: &dyn Fn(&Path) -> String) -> TempDir {
     });
     let (user, group) = ids.expect("the user that Exim runs as");
     for name in ["spool", "log"] {
-        let path = dir.path().join(name);
+        let path = dir.join(name);
         fs::create_dir(&path).expect("a directory for Exim");
         chown(&path, Some(user), Some(group)).expect("root may give it away");
     }
-    fs::write(dir.path().join("exim.conf"), configuration(dir.path())).expect("exim.conf");
-    dir
+    fs::write(dir.join("exim.conf"), configuration(dir)).expect("exim.conf");
 }
 
 fn log(dir: &Path) -> String {

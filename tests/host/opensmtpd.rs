@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use super::peers::Peer;
 use super::ports::{self, IN_USE, TRIES};
 use super::postfix::{SIZE_LIMIT, greets};
-use super::process::{Process, public_dir};
+use super::process::{Process, public_dir_in_memory};
 use super::wait;
 
 /// A running OpenSMTPD.
@@ -38,7 +38,7 @@ impl OpenSmtpd {
     pub fn start(next_hop: SocketAddr) -> Self {
         for _ in 0..TRIES {
             let [plain, proxied] = std::array::from_fn(|_| ports::free_address());
-            let dir = public_dir();
+            let dir = public_dir_in_memory();
             lay_out(dir.path(), &configuration(plain, proxied, next_hop));
             let mut command = Command::new("chroot");
             command.arg(dir.path()).args(["/smtpd", "-d", "-f", "/etc/smtpd.conf"]);

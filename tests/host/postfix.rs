@@ -29,7 +29,7 @@ use super::certificates::Certificates;
 use super::client::{Outcome, run};
 use super::peers::{self, Peer};
 use super::ports::{self, TRIES};
-use super::process::{Process, lossy, public_dir};
+use super::process::{Process, lossy, public_dir, public_dir_in_memory};
 use super::wait;
 
 /// A recipient that every instance refuses with 550 5.1.1.
@@ -49,12 +49,14 @@ pub struct Options<'a> {
     pub main_cf: &'a [&'a str],
     /// Offers STARTTLS, and TLS on the wrapped port, with the certificate of mx.test.
     pub certificates: Option<&'a Certificates>,
+    /// Keeps its queue in memory.
+    pub in_memory: bool,
 }
 
 impl Options<'_> {
     /// Nothing special.
     pub fn delivering_to(next_hop: SocketAddr) -> Self {
-        Self { next_hop, main_cf: &[], certificates: None }
+        Self { next_hop, main_cf: &[], certificates: None, in_memory: false }
     }
 }
 
@@ -74,7 +76,7 @@ impl Postfix {
     pub fn start(options: &Options<'_>) -> Self {
         for _ in 0..TRIES {
             let ports @ [plain, proxied, xclient, wrapped] = std::array::from_fn(|_| ports::free_address());
-            let dir = public_dir();
+            let dir = if options.in_memory { public_dir_in_memory() } else { public_dir() };
             lay_out(dir.path());
             fs::write(dir.path().join("conf/main.cf"), main_cf(dir.path(), options)).expect("main.cf");
             fs::write(dir.path().join("conf/master.cf"), master_cf(ports)).expect("master.cf");

@@ -2,15 +2,18 @@
 
 Writes one JSON record a line for each message that it has taken, before it says so to the client.
 
-Debian's aiosmtpd has been mended (CVE-2024-27305): mail data has lines that end in CRLF alone. Here that is taken back,
-as in the library before 1.4.5: a line ends in LF.
+Debian's aiosmtpd has been mended (CVE-2024-27305): a line of mail data ends in CRLF alone. Here that is taken back, so
+that it ends in LF, as in the library before 1.4.5.
 """
 
 import asyncio
+import inspect
 import json
 import sys
+import textwrap
 import warnings
 
+import aiosmtpd.smtp
 from aiosmtpd.smtp import SMTP
 
 LONG = 2**20
@@ -26,15 +29,23 @@ class Handler:
         return "250 kept"
 
 
+def before_the_fix():
+    source = textwrap.dedent(inspect.getsource(SMTP.smtp_DATA))
+    for mended, before in [("readuntil(b'\\r\\n')", "readuntil(b'\\n')"), ("endswith(b'\\r\\n')", "endswith(b'\\n')")]:
+        assert mended in source, "this is another aiosmtpd than expected"
+        source = source.replace(mended, before)
+    names = dict(vars(aiosmtpd.smtp))
+    exec(source, names)
+    return names["smtp_DATA"]
+
+
 class Lenient(SMTP):
     line_length_limit = LONG
+    smtp_DATA = before_the_fix()
 
     def connection_made(self, transport):
         super().connection_made(transport)
-        reader = self._reader
-        reader._limit = LONG
-        mended = reader.readuntil
-        reader.readuntil = lambda separator=b"\n": mended(b"\n")
+        self._reader._limit = LONG
 
 
 async def main(plain, proxied):

@@ -13,7 +13,7 @@ use std::time::Duration;
 use gatepost::relay::ending::End;
 use gatepost::relay::{BareNewline, Opening, Settings, Timeouts, Tls};
 
-use super::data::{assert_unambiguous, reference};
+use super::data::{assert_every_reader_agrees, assert_unambiguous, reference};
 use super::stage::Stage;
 
 /// Whatever the client sends, however the MTA answers, and in whatever pieces all of it comes: they agree on which
@@ -199,6 +199,7 @@ impl Mta {
                 };
                 let message: Vec<u8> = self.unread.drain(..end + 3).collect();
                 assert_unambiguous(&message[..end]);
+                assert_every_reader_agrees(&message, true);
                 self.at = At::Command;
                 if let Mood::Usual = self.mood(b".", tape) {
                     self.reply(250, b".");

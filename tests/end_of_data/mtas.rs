@@ -30,6 +30,9 @@ pub struct Mta {
     pub second_hello: bool,
     /// Whether it hangs up on a client that does not wait for its replies. It then has not offered PIPELINING.
     pub wants_patience: bool,
+    /// Whether it takes a dot out of a line only where there are two, and loses the CRLF in front of an end of data that
+    /// does not come in one piece.
+    pub careless: bool,
     host: Host,
 }
 
@@ -62,6 +65,7 @@ impl Mta {
             announce: "proxy-v2",
             second_hello: true,
             wants_patience: false,
+            careless: false,
             host: Host::Postfix(Postfix::start(&options), sink),
         }
     }
@@ -77,6 +81,7 @@ impl Mta {
             announce: "proxy-v2",
             second_hello: true,
             wants_patience: false,
+            careless: false,
             host: Host::Exim(Exim::start(&options), sink),
         }
     }
@@ -90,6 +95,7 @@ impl Mta {
             announce: "proxy-v2",
             second_hello: false,
             wants_patience: true,
+            careless: false,
             host: Host::OpenSmtpd(started, sink),
         }
     }
@@ -101,6 +107,7 @@ impl Mta {
             announce: "proxy-v2",
             second_hello: true,
             wants_patience: false,
+            careless: false,
             host: Host::Scripted(aiosmtpd::start()),
         }
     }
@@ -112,6 +119,7 @@ impl Mta {
             announce: "proxy-v1",
             second_hello: true,
             wants_patience: false,
+            careless: true,
             host: Host::Scripted(smtp_server::start()),
         }
     }

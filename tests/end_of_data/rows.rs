@@ -128,10 +128,10 @@ impl Row {
 
     /// What the first message is for everybody, once it is free of all that is odd and its dots are taken out; nothing
     /// if it has no header, to which an MTA adds.
-    pub fn content(&self, cell: &str) -> Option<Vec<u8>> {
+    pub fn content(&self, cell: &str, single_dots_stay: bool) -> Option<Vec<u8>> {
         let Sent::Messages(messages) = &self.sent else { return None };
         let message = messages.first().filter(|message| message.wire.starts_with(&header()))?;
-        let content = told_plainly(message.wire.strip_suffix(END)?);
+        let content = told_plainly(message.wire.strip_suffix(END)?, single_dots_stay);
         Some(named(&content, cell))
     }
 }
@@ -204,7 +204,7 @@ pub fn named(bytes: &[u8], cell: &str) -> Vec<u8> {
 
 /// Mail data without its end, line by line: each ends in CRLF, a CR or NUL elsewhere is a blank, and the dot that a client
 /// puts before its lines that begin with one is taken out.
-fn told_plainly(wire: &[u8]) -> Vec<u8> {
+fn told_plainly(wire: &[u8], single_dots_stay: bool) -> Vec<u8> {
     let (mut content, mut behind_crlf) = (Vec::new(), true);
     for line in wire.split_inclusive(|&byte| byte == b'\n') {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
@@ -214,7 +214,7 @@ fn told_plainly(wire: &[u8]) -> Vec<u8> {
             // A line that is not behind a CRLF is no line to a client that stuffs, and may well have a lone dot.
             [b'.', b'.', ..] => &text[1..],
             [b'.'] | [b'.', b'\r' | 0, ..] => text,
-            [b'.', ..] if behind_crlf => &text[1..],
+            [b'.', ..] if behind_crlf && !single_dots_stay => &text[1..],
             _ => text,
         };
         content.extend(text.iter().map(|&byte| if matches!(byte, b'\r' | 0) { b' ' } else { byte }));

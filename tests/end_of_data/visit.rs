@@ -84,10 +84,13 @@ impl Heard {
             Answer::Class(class) => code / 100 == class,
             Answer::Verdict => matches!(code, 250 | 400..=599),
         };
-        let pairs = || self.codes.iter().zip(answers);
-        // 421 is the last word to all that is unanswered.
-        let all =
-            self.codes.len() == answers.len() || self.codes.len() < answers.len() && self.codes.last() == Some(&421);
+        // 421 is the last word, to whatever it is, and to all that is unanswered.
+        let (codes, ended_early) = match self.codes.split_last() {
+            Some((421, codes)) => (codes, true),
+            _ => (&self.codes[..], false),
+        };
+        let pairs = || codes.iter().zip(answers);
+        let all = if ended_early { codes.len() < answers.len() } else { codes.len() == answers.len() };
         let all = all && pairs().all(fits);
         all.then(|| pairs().filter(|&(&code, &answer)| answer == Answer::Verdict && code == 250).count())
     }

@@ -35,8 +35,8 @@ use host::sink::Transaction;
 use host::wait;
 use peers::File;
 
-/// How many sessions at once with each MTA.
-const SESSIONS: usize = 4;
+/// How many sessions at once with each MTA, and with one that has to be heard out.
+const SESSIONS: [usize; 2] = [4, 16];
 
 /// How a row is played: with a gate in between or without, and which letter stands for that.
 const WAYS: [(bool, Way, char); 6] = [
@@ -193,7 +193,7 @@ fn play_all(mta: &Mta, gate: &Gate, rows: &[Row]) -> Vec<Cell> {
         }
     };
     thread::scope(|scope| {
-        for _ in 0..SESSIONS {
+        for _ in 0..SESSIONS[usize::from(mta.wants_patience)] {
             scope.spawn(work);
         }
     });

@@ -54,6 +54,8 @@ pub enum When {
     Read,
     /// When so many replies have come.
     Answered(usize),
+    /// When the server has had the time for a reply, should it take what was sent before for something to reply to.
+    HeardOut,
 }
 
 /// What is sent in one cell, and what is to come back.
@@ -85,7 +87,10 @@ impl Row {
             for line in wire[(*behind).max(slowly.end)..].split_inclusive(|&byte| byte == b'\n') {
                 let command =
                     [&b"MAIL "[..], b"RCPT ", b"DATA\r\n", b"Subject: "].iter().any(|word| line.starts_with(word));
-                play.send(line.to_vec(), if patient && !through_a_gate && command { When::Read } else { When::AtOnce });
+                play.send(
+                    line.to_vec(),
+                    if patient && !through_a_gate && command { When::HeardOut } else { When::AtOnce },
+                );
             }
             play.hangs = !message.ends();
             play.answers.extend(message.ends().then_some(Answer::Verdict));

@@ -74,7 +74,7 @@ claims! {
         "250 CHUNKING\r\n",
     ];
     data: [
-        "\r\n", "\r\n", ".", ".", "\n", "\r", "\0", "a", "\r\n.\r\n", "\u{e4}",
+        "\r\n", "\r\n", ".", ".", "\n", "\r", "\0", "a", "\r\n.\r\n", "\u{e4}", "MAIL FROM:<a@b>\r\n",
         "A line that is long enough for what looks at many bytes at once, if some more of the same kind stand behind it\r\n",
     ];
     relay: [

@@ -1119,6 +1119,40 @@ fn smuggled_messages_stay_inside_the_one_they_came_in() {
 }
 
 #[test]
+fn a_dot_at_the_very_beginning_goes_on_with_what_follows_it() {
+    let begun = || {
+        let mut stage = Stage::new(&settings(), inside());
+        stage.client_says(b"DATA\r\n");
+        stage.backend_says(b"354 ok\r\n");
+        stage.to_backend.clear();
+        stage
+    };
+    for (said, goes_on) in [
+        (&b"..\r\n.\r\n"[..], &b"..\r\n.\r\n"[..]),
+        (b"..\r\nMAI", b"..\r\nMAI"),
+        (b".\nMAIL ", b"..\r\nMAIL "),
+        (b".\n\r\n.\r\n", b"..\r\n\r\n.\r\n"),
+        (b".x\r\n.\r\n", b".x\r\n.\r\n"),
+        (b".\r\r\n.\r\n", b".. \r\n.\r\n"),
+    ] {
+        let mut stage = begun();
+        let (last, before) = said.split_last().expect("a byte");
+        before.iter().for_each(|&byte| stage.client_says(&[byte]));
+        assert_eq!(stage.to_backend, b"", "{}", said.escape_ascii());
+        stage.client_says(&[*last]);
+        assert_eq!(stage.to_backend.escape_ascii().to_string(), goes_on.escape_ascii().to_string());
+    }
+    // Nothing but the end is an end, and a dot further on waits for nobody.
+    let mut stage = begun();
+    b".\r\n".iter().for_each(|&byte| stage.client_says(&[byte]));
+    stage.backend_says(b"250 queued\r\n");
+    assert_eq!((stage.to_backend.as_slice(), stage.tally().messages), (&b".\r\n"[..], 1));
+    let mut stage = begun();
+    b"a\r\n.".iter().for_each(|&byte| stage.client_says(&[byte]));
+    assert_eq!(stage.to_backend, b"a\r\n.");
+}
+
+#[test]
 fn a_backend_that_speaks_out_of_turn() {
     let opening = r"
         C: DATA

@@ -29,6 +29,7 @@ pub fn data(input: &[u8]) {
         assert_eq!(end, whole.ended);
         assert!(!end || text.is_empty() || text.ends_with(b"\r\n"));
         assert_unambiguous(text);
+        assert_every_reader_agrees(&whole.out, whole.ended);
         let odd = Facts { bytes: 0, ..whole.facts } != Facts::default();
         let taken = usize::try_from(whole.facts.bytes).expect("a length");
         assert!(odd || input[..taken].starts_with(&whole.out), "changed without need");
@@ -43,6 +44,55 @@ pub(super) fn assert_unambiguous(text: &[u8]) {
         let line = if whole { line.strip_suffix(b"\r").expect("CRLF") } else { line };
         assert!(!line.contains(&b'\r') && !line.contains(&0), "{}", line.escape_ascii());
         assert!(!whole || line != b".", "{}", text.escape_ascii());
+    }
+}
+
+/// A reader of mail data, as lenient as some MTA is or was.
+struct Reader {
+    /// Bytes that it does not see.
+    blind: &'static [u8],
+    /// What ends the data, for it, the CRLF of the DATA command included.
+    ends: &'static [&'static [u8]],
+}
+
+const CRLF_DOT_CRLF: &[u8] = b"\r\n.\r\n";
+
+/// All of them take the right end for one, too.
+const READERS: [Reader; 12] = [
+    Reader { blind: b"", ends: &[CRLF_DOT_CRLF] },
+    Reader { blind: b"", ends: &[CRLF_DOT_CRLF, b"\n.\n"] },
+    Reader { blind: b"", ends: &[CRLF_DOT_CRLF, b"\n.\r\n"] },
+    Reader { blind: b"", ends: &[CRLF_DOT_CRLF, b"\r\n.\n"] },
+    Reader { blind: b"", ends: &[CRLF_DOT_CRLF, b"\r.\r"] },
+    Reader { blind: b"", ends: &[CRLF_DOT_CRLF, b"\r.\r\n"] },
+    Reader { blind: b"", ends: &[CRLF_DOT_CRLF, b"\r\n.\r"] },
+    Reader { blind: b"", ends: &[b"\n.\n", b"\n.\r", b"\r.\n", b"\r.\r"] },
+    Reader { blind: b"\0", ends: &[CRLF_DOT_CRLF] },
+    Reader { blind: b"\0", ends: &[b"\n.\n", b"\n.\r", b"\r.\n", b"\r.\r"] },
+    Reader { blind: b"\r", ends: &[b"\n.\n"] },
+    Reader { blind: b"\r\0", ends: &[b"\n.\n"] },
+];
+
+impl Reader {
+    /// Where the dot of the first end is.
+    fn first_end(&self, data: &[u8]) -> Option<usize> {
+        let command_end = [b'\r', b'\n'].map(|byte| (None, byte));
+        let seen = command_end.into_iter().chain(data.iter().enumerate().map(|(at, &byte)| (Some(at), byte)));
+        let seen: Vec<_> = seen.filter(|(_, byte)| !self.blind.contains(byte)).collect();
+        (0..seen.len()).find_map(|from| {
+            let is_here = |end: &&&[u8]| seen[from..].iter().map(|(_, byte)| byte).take(end.len()).eq(end.iter());
+            let end = self.ends.iter().find(is_here)?;
+            let dot = end.iter().position(|&byte| byte == b'.')?;
+            seen[from + dot].0
+        })
+    }
+}
+
+/// That every reader finds the end of what goes on at its very end, or, if it has none, finds none.
+pub(super) fn assert_every_reader_agrees(wire: &[u8], ended: bool) {
+    let dot = ended.then(|| wire.len() - 3);
+    for (number, reader) in READERS.iter().enumerate() {
+        assert_eq!(reader.first_end(wire), dot, "reader {number}: {}", wire.escape_ascii());
     }
 }
 

@@ -14,7 +14,7 @@ use gatepost::relay::ending::End;
 use gatepost::relay::{BareNewline, Limits, Opening, Settings, Timeouts, Tls, Trace};
 use gatepost::time::Timestamp;
 
-use super::data::{assert_unambiguous, reference};
+use super::data::{assert_every_reader_agrees, assert_unambiguous, reference};
 use super::stage::Stage;
 
 /// Whatever the client sends, however the MTA answers, and in whatever pieces all of it comes: they agree on which
@@ -220,6 +220,7 @@ impl Mta {
                 };
                 let mut message: Vec<u8> = self.unread.drain(..end + 3).collect();
                 assert_unambiguous(&message[..end]);
+                assert_every_reader_agrees(&message, true);
                 if self.traced {
                     let field = self.field();
                     let found = String::from_utf8_lossy(message.get(..field.len()).unwrap_or(&message));

@@ -11,7 +11,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::chown;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -22,7 +22,7 @@ use super::letter::Letter;
 use super::peers::Peer;
 use super::ports::{self, IN_USE, TRIES};
 use super::postfix::{REFUSED, SIZE_LIMIT, UNWANTED, greets};
-use super::process::{Process, lossy, public_dir};
+use super::process::{Process, lossy, public_dir, public_dir_in_memory};
 use super::wait;
 
 /// What may differ between instances.
@@ -35,12 +35,14 @@ pub struct Options<'a> {
     pub login: Option<(&'a str, &'a str)>,
     /// Offers STARTTLS, and TLS on the wrapped port, with the certificate of mx.test.
     pub certificates: Option<&'a Certificates>,
+    /// Keeps its queue in memory.
+    pub in_memory: bool,
 }
 
 impl Options<'_> {
     /// Nothing special.
     pub fn delivering_to(next_hop: SocketAddr) -> Self {
-        Self { next_hop, main: &[], login: None, certificates: None }
+        Self { next_hop, main: &[], login: None, certificates: None, in_memory: false }
     }
 }
 
@@ -59,7 +61,8 @@ impl Exim {
     pub fn start(options: &Options<'_>) -> Self {
         for _ in 0..TRIES {
             let ports @ [plain, proxied, wrapped] = std::array::from_fn(|_| ports::free_address());
-            let dir = lay_out(&configuration(ports, options));
+            let dir = if options.in_memory { public_dir_in_memory() } else { public_dir() };
+            lay_out(dir.path(), &configuration(ports, options));
             if let Some(certificates) = options.certificates {
                 lend(certificates, dir.path());
             }
@@ -105,6 +108,11 @@ impl Exim {
         })
     }
 
+    /// Where it keeps what it has not delivered yet.
+    pub fn queue(&self) -> PathBuf {
+        self.dir.path().join("spool/input")
+    }
+
     /// Ends this instance now; its ports then refuse connections.
     pub fn stop(mut self) {
         self.process.stop(wait::PATIENCE);
@@ -128,7 +136,8 @@ impl Exim {
 ///
 /// The letter has one more Received field at the far end than there are MTAs behind the call: Exim's own.
 pub fn send(call: &Call, letter: &Letter) -> Outcome {
-    let dir = lay_out(&sender_configuration(call));
+    let dir = public_dir();
+    lay_out(dir.path(), &sender_configuration(call));
     let body = dir.path().join("letter");
     fs::write(&body, &letter.bytes).expect("a file for the letter");
     let mut command = exim(dir.path());
@@ -175,16 +184,14 @@ fn lend(certificates: &Certificates, dir: &Path) {
     }
 }
 
-fn lay_out(configuration: &dyn Fn(&Path) -> String) -> TempDir {
-    let dir = public_dir();
+fn lay_out(dir: &Path, configuration: &dyn Fn(&Path) -> String) {
     let (user, group) = ids();
     for name in ["spool", "log"] {
-        let path = dir.path().join(name);
+        let path = dir.join(name);
         fs::create_dir(&path).expect("a directory for Exim");
         chown(&path, Some(user), Some(group)).expect("root may give it away");
     }
-    fs::write(dir.path().join("exim.conf"), configuration(dir.path())).expect("exim.conf");
-    dir
+    fs::write(dir.join("exim.conf"), configuration(dir)).expect("exim.conf");
 }
 
 fn log(dir: &Path) -> String {
@@ -277,6 +284,7 @@ begin transports
 onward:
   driver = smtp
   hosts_try_chunking =
+  message_linelength_limit = {SIZE_LIMIT}
 begin retry
 * * F,1h,1m
 ",

@@ -8,6 +8,8 @@
 //! | --- | --- |
 //! | [`gate`] | the built `gatepost` itself, its journal and metrics |
 //! | [`postfix`], [`exim`] | MTAs to stand behind the gate, or to send through it |
+//! | [`opensmtpd`], [`aiosmtpd`], [`smtp_server`] | more MTAs to stand behind the gate |
+//! | [`scripted`] | what the last two have in common |
 //! | [`sink`] | where those MTAs deliver to: keeps every message byte for byte |
 //! | [`client`] | swaks, curl, msmtp, smtplib, nodemailer |
 //! | [`letter`] | what they send, and how it is recognised at the far end |
@@ -34,6 +36,7 @@
     reason = "a host that cannot go on fails the test, loudly and at once"
 )]
 
+pub mod aiosmtpd;
 pub mod backend;
 pub mod certificates;
 pub mod client;
@@ -47,6 +50,7 @@ pub mod icewarp;
 pub mod letter;
 pub mod network;
 pub mod nginx;
+pub mod opensmtpd;
 pub mod peers;
 pub mod ports;
 pub mod postfix;
@@ -54,6 +58,8 @@ pub mod process;
 pub mod proxy;
 pub mod rbldnsd;
 pub mod replica;
+pub mod scripted;
 pub mod secure;
 pub mod sink;
+pub mod smtp_server;
 pub mod wait;

@@ -23,6 +23,12 @@ pub enum Peer {
     Haproxy,
     /// The web server, for its parts that pass on TCP and SMTP; unpacked below `target/peers`.
     Nginx,
+    /// OpenSMTPD, unpacked below `target/peers`.
+    OpenSmtpd,
+    /// The MTA that is a Python library.
+    Aiosmtpd,
+    /// The MTA that is a Node.js module, below `target/peers/node`.
+    SmtpServer,
     /// The DNSBL server.
     Rbldnsd,
     /// The SMTP transaction tester.
@@ -65,13 +71,17 @@ pub fn present(wanted: &[Peer]) -> bool {
 }
 
 impl Peer {
-    /// Where the program is, whether or not it is there.
+    /// Where the program is, or what stands for it, whether or not it is there.
     pub fn program(self) -> PathBuf {
         match self {
             Self::Postfix => tree("postfix").join("usr/lib/postfix/sbin/master"),
             Self::Exim => tree("exim").join("usr/sbin/exim4"),
             Self::Haproxy => tree("haproxy").join("usr/sbin/haproxy"),
             Self::Nginx => tree("nginx").join("usr/sbin/nginx"),
+            Self::OpenSmtpd => tree("opensmtpd").join("usr/sbin/smtpd"),
+            // Debian's Python alone finds Debian's libraries.
+            Self::Aiosmtpd => PathBuf::from("/usr/lib/python3/dist-packages/aiosmtpd/smtp.py"),
+            Self::SmtpServer => tree("node").join("node_modules/smtp-server/package.json"),
             Self::Rbldnsd => on_path("rbldnsd"),
             Self::Swaks => on_path("swaks"),
             Self::Curl => on_path("curl"),
@@ -90,7 +100,7 @@ impl Peer {
             return Some(format!("{self:?} is not here (tests/run brings it)"));
         }
         match self {
-            Self::Postfix | Self::Exim if !geteuid().is_root() => {
+            Self::Postfix | Self::Exim | Self::OpenSmtpd if !geteuid().is_root() => {
                 Some(format!("{self:?} changes its user and so must be started by root"))
             }
             Self::Ip if !network::is_permitted() => {
@@ -102,9 +112,17 @@ impl Peer {
             Self::Exim if !has_login("Debian-exim") => {
                 Some("Exim wants the user Debian-exim (tests/run makes it)".to_owned())
             }
+            Self::SmtpServer if !node().is_file() => {
+                Some("smtp-server needs Node.js, which is not here (tests/run brings it)".to_owned())
+            }
             _ => None,
         }
     }
+}
+
+/// What runs Node.js modules, whether or not it is there.
+pub fn node() -> PathBuf {
+    on_path("node")
 }
 
 /// The root of an unpacked package.

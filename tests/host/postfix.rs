@@ -29,7 +29,7 @@ use super::certificates::Certificates;
 use super::client::{Outcome, run};
 use super::peers::{self, Peer};
 use super::ports::{self, TRIES};
-use super::process::{Process, lossy, public_dir};
+use super::process::{Process, lossy, public_dir, public_dir_in_memory};
 use super::wait;
 
 /// A recipient that every instance refuses with 550 5.1.1.
@@ -51,12 +51,14 @@ pub struct Options<'a> {
     pub master_cf: &'a [&'a str],
     /// Offers STARTTLS, and TLS on the wrapped port, with the certificate of mx.test.
     pub certificates: Option<&'a Certificates>,
+    /// Keeps its queue in memory.
+    pub in_memory: bool,
 }
 
 impl Options<'_> {
     /// Nothing special.
     pub fn delivering_to(next_hop: SocketAddr) -> Self {
-        Self { next_hop, main_cf: &[], master_cf: &[], certificates: None }
+        Self { next_hop, main_cf: &[], master_cf: &[], certificates: None, in_memory: false }
     }
 }
 
@@ -78,7 +80,7 @@ impl Postfix {
         for _ in 0..TRIES {
             let ports @ [plain, proxied, xclient, wrapped, proxied_and_wrapped] =
                 std::array::from_fn(|_| ports::free_address());
-            let dir = public_dir();
+            let dir = if options.in_memory { public_dir_in_memory() } else { public_dir() };
             lay_out(dir.path());
             fs::write(dir.path().join("conf/main.cf"), main_cf(dir.path(), options)).expect("main.cf");
             let services = master_cf(ports) + &options.master_cf.join("\n") + "\n";
@@ -140,6 +142,11 @@ impl Postfix {
         wait::until("Postfix to be done", || {
             (self.log().lines().filter(|line| line.ends_with(": removed")).count() >= messages).then_some(())
         });
+    }
+
+    /// Where it keeps what it has not delivered yet.
+    pub fn queue(&self) -> PathBuf {
+        self.dir.path().join("queue")
     }
 
     /// Asks it to try again now what it could not pass on before. To be repeated until that can be seen.

@@ -64,6 +64,11 @@ impl Secure {
         Self { stream: BufReader::new(stream) }
     }
 
+    /// The bare stream, for a test that reads and writes by itself. Nothing must have been read of it before.
+    pub fn into_stream(self) -> StreamOwned<ClientConnection, TcpStream> {
+        self.stream.into_inner()
+    }
+
     /// The certificate that the server showed.
     pub fn certificate(&self) -> CertificateDer<'static> {
         self.stream.get_ref().conn.peer_certificates().expect("a certificate")[0].clone().into_owned()

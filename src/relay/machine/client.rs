@@ -229,6 +229,9 @@ impl Machine {
         if input.is_empty() {
             return self.wait(eof);
         }
+        if scanner.facts().bytes == 0 && is_begun_dot_line(input) {
+            return self.wait(eof);
+        }
         let run = scanner.step(input);
         match run.then {
             then if run.pass == 0 => return self.follow(then),
@@ -324,6 +327,16 @@ impl Machine {
         self.outstanding.push(Due::Own(own));
         Step::Drop(take)
     }
+}
+
+/// Whether mail data begins with a dot, is not at its end with that, and there is less of it than any message that begins
+/// so has: a dot line of two bytes or more, and the end of data.
+///
+/// There are MTAs that take the first dot out of a line of two, forget that they did, and find a lone dot when the rest
+/// comes by itself (smtp-server 3.13). What goes on in one piece gives a client no say in where it is cut.
+fn is_begun_dot_line(input: &[u8]) -> bool {
+    const LEAST: usize = b"..\r\n.\r\n".len();
+    input.starts_with(b".") && input.len() < LEAST && !input.starts_with(b".\r\n")
 }
 
 /// Whether the backend may hear `verb` before it has forgotten, by EHLO or HELO, what was said in the clear.

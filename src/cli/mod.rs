@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::backend::{self, Announce};
 use crate::config::{Config, DEFAULT_PATH, Report, Severity};
+use crate::doctor::Fault;
 
 /// The variable that names the file where the command line does not.
 const CONFIG_VARIABLE: &str = "GATEPOST_CONFIG";
@@ -58,6 +59,7 @@ const AFTER_HELP: &str = "\
 First steps:
   gatepost demo                       see it work: no file, no root, no MTA needed
   gatepost check mx.toml              what is wrong with a file, or what it will do
+  gatepost doctor -c mx.toml          whether the MTA, certificates, ports and lists are as it needs them
   gatepost run -c mx.toml             start
 
 Environment:
@@ -65,6 +67,15 @@ Environment:
   NO_COLOR         no colours, whatever the terminal
 
 Exit codes: 0 well, 64 wrong usage, 69 something needed is not to be had, 70 a fault of gatepost, 74 output failed, 78 the file is wrong";
+
+const DOCTOR_HELP: &str = "\
+Examples:
+  gatepost doctor
+  gatepost doctor -c /etc/gatepost/gatepost.toml
+  gatepost doctor --json | jq '.sections[].findings[] | select(.level == \"problem\")'
+
+Exit codes: 0 no problem (there may be warnings), 69 something needed is not to be had (the MTA, the resolver, a port),
+78 something is set up wrongly (an open relay, an MTA that does not expect PROXY headers) or the file is";
 
 #[derive(Subcommand, Debug)]
 enum Task {
@@ -88,6 +99,22 @@ enum Task {
         file: Option<PathBuf>,
         #[command(flatten)]
         config: ConfigFile,
+    },
+
+    /// Examine the whole installation: the MTA, relaying, certificates, ports, resolver and lists
+    ///
+    /// Reads the file as `check` does, and then does what the gates would do: connects to each MTA and tells what it offers,
+    /// whether it believes who the client is said to be, and whether it would relay for a stranger; looks at certificates
+    /// and ports; and asks the DNS and each list. Each finding comes with a remedy. No mail is sent: every transaction ends
+    /// before DATA. A running gatepost is not disturbed; the MTA's log shows some connections from 192.0.2.1 or 2001:db8::1
+    /// (addresses of nobody, which are announced to it), and one that waits for a header.
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Print one JSON document instead: for monitoring
+        #[arg(long)]
+        json: bool,
     },
 
     /// Show gatepost at work on this machine: bots and honest clients against a gate
@@ -148,6 +175,10 @@ fn perform(task: Task) -> Exit {
     match task {
         Task::Check { file, config } => check(file.unwrap_or_else(|| config.path())),
         Task::Run(config) => run(config.path()),
+        Task::Doctor { config, json } => match load(config.path()) {
+            Ok((config, _)) => doctor(&config, json),
+            Err(exit) => exit,
+        },
         Task::Demo { once } => demo(once),
         Task::Explain { address, config } => match load(config.path()) {
             Ok((config, _)) => explain(address, &config),
@@ -185,6 +216,27 @@ fn demo(once: bool) -> Exit {
             complain(&format!("gatepost: the demo cannot be shown: {error}"));
             Exit::Unavailable
         }
+    }
+}
+
+/// `doctor`: what is wrong decides over the exit.
+fn doctor(config: &Config, json: bool) -> Exit {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("gatepost: {error}"));
+            return Exit::Unavailable;
+        }
+    };
+    let report = runtime.block_on(crate::doctor::examine(config));
+    // A look-up that the system does in a thread of its own is not waited for.
+    runtime.shutdown_background();
+    let text = if json { format!("{}\n", report.json()) } else { report.text(coloured(&io::stdout())) };
+    match (io::stdout().write_all(text.as_bytes()), report.fault()) {
+        (Err(_), _) => Exit::Io,
+        (Ok(()), None) => Exit::Ok,
+        (Ok(()), Some(Fault::Away)) => Exit::Unavailable,
+        (Ok(()), Some(Fault::Setup)) => Exit::Config,
     }
 }
 
@@ -270,10 +322,15 @@ fn complain(text: &str) {
     _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Whether complaints are coloured (<https://no-color.org>).
+/// Whether complaints are coloured.
 fn colours() -> bool {
+    coloured(&io::stderr())
+}
+
+/// Whether what is written there is coloured (<https://no-color.org>).
+fn coloured(to: &impl IsTerminal) -> bool {
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    !unwanted && io::stderr().is_terminal()
+    !unwanted && to.is_terminal()
 }
 
 #[cfg(test)]

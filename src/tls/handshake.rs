@@ -137,7 +137,7 @@ impl Facts {
 }
 
 /// The IANA's name of a suite; rustls calls those of TLS 1.3 by names of its own.
-fn cipher(suite: CipherSuite) -> &'static str {
+pub(crate) fn cipher(suite: CipherSuite) -> &'static str {
     match suite {
         CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
         CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",

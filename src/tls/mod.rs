@@ -32,6 +32,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub use certificate::{Certificate, Problem};
 pub use connect::{ConnectFailure, Connector, Trust};
+pub(crate) use handshake::cipher;
 pub use handshake::{Facts, HandshakeFailure, accept};
 pub use keyring::{Expiry, Keyring, Problems, Reload};
 pub use tokio_rustls::server::TlsStream;

@@ -317,7 +317,8 @@ impl Manners {
         Backend::start_at(address, move |talk| self.converse(talk))
     }
 
-    fn converse(&self, talk: &mut Talk) -> io::Result<()> {
+    /// One conversation with these manners.
+    pub fn converse(&self, talk: &mut Talk) -> io::Result<()> {
         if self.proxy {
             talk.proxy()?;
         }

@@ -202,6 +202,8 @@ fn an_mta_that_does_not_trust_gatepost_with_xclient_is_told_of_nobody() {
         Ok(())
     });
     let gate = gate(backend.address(), &names, "");
+    // A gate is ready before its first probe is over, which would find the backend well after this.
+    wait::until("the first probe", || gate.complaints().contains("the backend answers").then_some(()));
     trusted.store(false, Ordering::SeqCst);
     let mut client = Dialogue::from(ALLOWED, gate.smtp());
     client.expect("421");

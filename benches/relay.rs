@@ -9,7 +9,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gatepost::relay::machine::{Machine, Step};
 use gatepost::relay::{BareNewline, Limits, Opening, Settings, Timeouts};
 use gatepost::smtp::data::{Scanner, Then};
-use gatepost::smtp::ehlo::Keywords;
+use gatepost::smtp::ehlo::{Keyword, Keywords};
 
 /// How much a driver reads at once.
 const PIECE: usize = 16 * 1024;
@@ -78,7 +78,7 @@ fn machine(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("relay::machine");
     for (name, size) in [("4 KiB", 4 << 10), ("10 MiB", 10 << 20)] {
         let message = message(size, "\r\n");
-        let opening = Opening::Dialogue { offered: Keywords::NONE, transaction: false };
+        let opening = Opening::Dialogue { offered: Keywords::NONE.with(Keyword::Size), transaction: false };
         let mut machine = Machine::new(&settings(), opening);
         group.throughput(Throughput::Bytes(message.len() as u64));
         group.bench_function(name, |bencher| bencher.iter(|| transaction(&mut machine, &message)));

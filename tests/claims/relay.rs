@@ -388,6 +388,9 @@ impl Mta {
             Mood::Refuse(250) if !matches!(verb(line).as_slice(), b"DATA" | b"STARTTLS" | b"GREETING" | b"EARLY") => {
                 return Mood::Usual;
             }
+            // It may come when the end of data is on its way, and then nobody can tell it from the word that was waited
+            // for: an MTA that accepts what it has not seen deceives everybody.
+            Mood::Refuse(250) if line == b"early" => return Mood::Usual,
             Mood::Refuse(code) => {
                 self.reply(code, line);
                 self.closed = code == 421 || code < 400;

@@ -42,7 +42,7 @@ impl Identity {
             client_certificate: ClientCertificate::Off,
             handshake_timeout: Duration::from_secs(10),
         };
-        let keyring = Arc::new(Keyring::load(settings, Clock::system().now()).unwrap());
+        let keyring = Arc::new(Keyring::load(settings).unwrap());
         Self { dir, keyring }
     }
 

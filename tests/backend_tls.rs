@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::backend::{Announce, Backend, Begins, Connection, Failure, Settings, Tls};
-use gatepost::clock::Clock;
 use gatepost::tls::{self, ClientCertificate, Connector, Keyring, Pair, Trust};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

@@ -254,7 +254,6 @@ fn each_problem_names_its_file_its_cause_and_a_remedy() {
     let mut folder = Folder::new();
     let (good, _) = folder.write("good", &["mx.example.org"], (2020, 2040));
     let (expired, _) = folder.write("expired", &["mx.example.org"], (2020, 2021));
-    let (early, _) = folder.write("early", &["mx.example.org"], (2035, 2040));
     let encrypted = folder.path("encrypted.key");
     fs::write(&encrypted, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n")
         .unwrap();

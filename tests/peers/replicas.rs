@@ -51,10 +51,10 @@ pub fn for_each_dialect(test: impl Fn(Dialect) + Sync) {
 /// A certificate for mx.gate.test in `dir`, and what `[gate.tls]` has to say of it.
 pub fn certificates(dir: &Path) -> &'static str {
     if !dir.join("gate.pem").exists() {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(vec!["mx.gate.test".to_owned()]).unwrap();
-        fs::write(dir.join("gate.pem"), certificate.self_signed(&key).unwrap().pem()).unwrap();
-        fs::write(dir.join("gate.key"), key.serialize_pem()).unwrap();
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = rcgen::CertificateParams::new(vec!["mx.gate.test".to_owned()]).expect("a name");
+        fs::write(dir.join("gate.pem"), certificate.self_signed(&key).expect("a certificate").pem()).expect("a file");
+        fs::write(dir.join("gate.key"), key.serialize_pem()).expect("a file");
     }
     "[gate.tls]\ncertificates = [{ chain = 'gate.pem', key = 'gate.key' }]"
 }

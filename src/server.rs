@@ -28,7 +28,7 @@ use crate::metrics::{CertificateState, Metrics, ZoneState};
 use crate::policy::quota::Sessions;
 use crate::session::{Door, Gate, House, Lane, Order, Settings};
 use crate::time::Timestamp;
-use crate::tls::{Expiry, Keyring, Reload};
+use crate::tls::{Expiry, Keyring, Problems, Reload};
 
 /// Every how often the readiness is told whether the backends are there.
 const LOOK: Duration = Duration::from_millis(500);
@@ -262,6 +262,7 @@ impl Server {
         for (_, probe) in std::mem::replace(&mut self.backends, backends) {
             probe.abort();
         }
+        self.hand_on_certificates(&gates);
         self.watch(gates.clone());
         self.keep_certificates(gates.clone());
 
@@ -337,6 +338,21 @@ impl Server {
         });
         if let Some(before) = self.watch.replace(watch.abort_handle()) {
             before.abort();
+        }
+    }
+
+    /// Leaves in force what is good of the certificates of before, where the file's is not, and says what is not good now.
+    fn hand_on_certificates(&self, gates: &[Arc<Gate>]) {
+        let now = self.house.clock.now();
+        let before: Vec<Arc<Gate>> = self.doors.iter().map(|door| door.gate.load_full()).collect();
+        for gate in gates {
+            let Some(keyring) = gate.settings.tls.keyring() else { continue };
+            let olds = before.iter().filter_map(|gate| gate.settings.tls.keyring());
+            let kept: Vec<_> = olds.flat_map(|old| keyring.keep_what_is_good(old, now)).collect();
+            if !kept.is_empty() {
+                tell_kept(&gate.name, &Problems(kept));
+            }
+            tell_out_of_date(&gate.name, keyring, now);
         }
     }
 
@@ -423,12 +439,27 @@ fn renew(gate: &Gate, now: Timestamp) {
     match keyring.reload_if_changed(now) {
         Reload::Unchanged => {}
         Reload::Swapped => {
-            tracing::info!(gate = %gate.name, "the certificates have changed; the new ones are in force")
+            tracing::info!(gate = %gate.name, "the certificates have changed; the new ones are in force");
+            tell_out_of_date(&gate.name, keyring, now);
         }
+        Reload::Kept(problems) => tell_kept(&gate.name, &problems),
         Reload::Broken(problems) => tracing::error!(
             gate = %gate.name,
             "the certificates have changed and cannot be used; those before stay in force:\n{problems}"
         ),
+    }
+}
+
+fn tell_kept(gate: &str, problems: &Problems) {
+    tracing::error!(
+        gate,
+        "a certificate in its file is not good now; the one before, which is, stays in force:\n{problems}"
+    );
+}
+
+fn tell_out_of_date(gate: &str, keyring: &Keyring, now: Timestamp) {
+    for problem in keyring.out_of_date(now) {
+        tracing::warn!(gate, "a certificate is not good now, and is shown all the same: {problem}");
     }
 }
 

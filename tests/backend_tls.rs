@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::backend::{Announce, Backend, Begins, Connection, Failure, Settings, Tls};
-use gatepost::clock::Clock;
 use gatepost::tls::{self, ClientCertificate, Connector, Keyring, Pair, Trust};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -42,7 +41,7 @@ impl Identity {
             client_certificate: ClientCertificate::Off,
             handshake_timeout: Duration::from_secs(10),
         };
-        let keyring = Arc::new(Keyring::load(settings, Clock::system().now()).unwrap());
+        let keyring = Arc::new(Keyring::load(settings).unwrap());
         Self { dir, keyring }
     }
 

@@ -759,7 +759,6 @@ fn what_is_wrong_with_tls_is_told_with_its_remedy() {
         ("mx", "certificates = [{ chain = 'fullchain.pem' }]".to_owned(), "needs `chain` and `key`", "privkey.pem"),
         ("mx", pair("none.pem", "privkey.pem"), "none.pem: cannot be read", "path"),
         ("mx", pair("fullchain.pem", "expired.key"), "does not belong", "certificate was made for"),
-        ("mx", pair("expired.pem", "expired.key"), "has expired", "renew it"),
         ("mx", pair("privkey.pem", "privkey.pem"), "no certificate in it", "BEGIN CERTIFICATE"),
         ("mx", "starttls = 'yes'".to_owned(), "not among the choices", "end-to-end"),
     ] {
@@ -769,6 +768,23 @@ fn what_is_wrong_with_tls_is_told_with_its_remedy() {
         assert!(report.problems().iter().any(told), "{tls}: {report}");
         assert_eq!(report.count(Severity::Error), 1, "{tls}: {report}");
     }
+}
+
+/// Without the certificate there would be no mail at all.
+#[test]
+fn a_certificate_that_is_not_good_now_is_warned_of() {
+    let folder = Certificates::new();
+    let pair = "certificates = [{ chain = 'expired.pem', key = 'expired.key' }]";
+    let (config, warnings) = folder.read("mx", pair).unwrap_or_else(|report| panic!("{report}"));
+    assert!(config.summary().contains("STARTTLS ends here"), "{}", config.summary());
+    assert_eq!(warnings.count(Severity::Warning), 1, "{warnings}");
+    let told = &warnings.problems()[0];
+    assert!(
+        told.cause().contains("expired.pem: the certificate has expired: it was good until 2020-01-01"),
+        "{told:?}"
+    );
+    assert!(told.remedy().starts_with("renew it"), "{told:?}");
+    assert_eq!(warnings.position(told).map(|(line, _)| line), Some(7), "at the file's name");
 }
 
 #[test]

@@ -251,7 +251,7 @@ fn certificates_that_clients_would_not_take_are_found() {
         let section = format!("[gate.tls]\ncertificates = [{{ chain = {chain:?}, key = {key:?} }}]\n");
         file(postfix.proxied(), &dns, "", &section)
     };
-    doctor(&with("expired")).assert(78, &["the certificate has expired"]);
+    doctor(&with("expired")).assert(78, &["problem tls: ", "it has expired on 2020-01-02", "→ renew it"]);
     let wrong = doctor(&with("other.test"));
     wrong.assert(0, &["warning tls: no certificate is for mx.example.org", "is for other.test; good until 2049-12-31"]);
     // TLS ends here, so that of Postfix is withheld; elsewhere, its certificate is the one that clients see.

@@ -15,10 +15,8 @@ mod host;
 mod peers;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use gatepost::config::Config;
@@ -37,6 +35,9 @@ use host::postfix::{self, Postfix};
 use host::replica::{Dialect, NOBODY, Options, PASSWORD, Replica, USER};
 use host::secure::{Secure, clear, connect};
 use host::{exchange, exim, icewarp, wait};
+use peers::replicas::{
+    ELSEWHERE, WITHHELD, assert_all_arrived, assert_nothing_private, certificates, dialects, for_each_dialect, keywords,
+};
 use peers::{ALLOWED, CLIENTS};
 
 /// Let in untested.
@@ -44,43 +45,6 @@ const KNOWN: Ipv4Addr = Ipv4Addr::new(127, 9, 0, 1);
 
 /// A stranger to every gate that has not met it.
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 7);
-
-/// Somewhere that no replica takes mail for, unless one has logged in.
-const ELSEWHERE: &str = "carol@elsewhere.test";
-
-/// What must be in no reply to EHLO: each MTA has some of it.
-const WITHHELD: &[&str] = &[
-    "X-",
-    "XEXCH50",
-    "XRDST",
-    "XSHADOW",
-    "XPROXY",
-    "XOORG",
-    "XORIG",
-    "XSESSION",
-    "XMESSAGE",
-    "TURN",
-    "ATRN",
-    "CHECKPOINT",
-    "TLS",
-    "OK",
-];
-
-fn dialects() -> impl Iterator<Item = Dialect> {
-    exchange::ALL.into_iter().chain(icewarp::ALL)
-}
-
-/// Runs a test for every dialect, all at the same time.
-#[track_caller]
-fn for_each_dialect(test: impl Fn(Dialect) + Sync) {
-    thread::scope(|scope| {
-        let test = &test;
-        let runs: Vec<_> = dialects().map(|dialect| (dialect.name, scope.spawn(move || test(dialect)))).collect();
-        for (name, run) in runs {
-            assert!(run.join().is_ok(), "{name}");
-        }
-    });
-}
 
 /// The top of a file whose gates come next.
 fn top(at: &Place<'_>) -> String {
@@ -97,17 +61,6 @@ fn gate(scene: &str, listen: SocketAddr, backend: SocketAddr, more: &str) -> Str
         "[[gate]]\nscene = '{scene}'\nlisten = '{listen}'\nbackend = '{backend}'\nannounce = 'none'\n\
          accept_unknown_client = true\n{more}\n"
     )
-}
-
-/// A certificate for mx.gate.test in `dir`, and what `[gate.tls]` has to say of it.
-fn certificates(dir: &Path) -> &'static str {
-    if !dir.join("gate.pem").exists() {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(vec!["mx.gate.test".to_owned()]).unwrap();
-        fs::write(dir.join("gate.pem"), certificate.self_signed(&key).unwrap().pem()).unwrap();
-        fs::write(dir.join("gate.key"), key.serialize_pem()).unwrap();
-    }
-    "[gate.tls]\ncertificates = [{ chain = 'gate.pem', key = 'gate.key' }]"
 }
 
 /// A mail exchanger's gate, and what is behind it.
@@ -165,16 +118,6 @@ fn mechanisms(client: Client, dialect: &Dialect) -> Vec<&'static str> {
     };
     let offered = dialect.secure.iter().find_map(|line| line.strip_prefix("AUTH ")).expect("a login");
     known.iter().copied().filter(|known| offered.split(' ').any(|one| one == *known)).collect()
-}
-
-/// Panics unless every letter was taken once and unchanged, `hops` MTAs later, and nothing else was.
-#[track_caller]
-fn assert_all_arrived(replica: &Replica, letters: &[Letter], hops: usize) {
-    let messages = replica.messages();
-    assert_eq!(messages.len(), letters.len(), "as many as were sent");
-    for letter in letters {
-        letter.assert_arrived_once(messages.iter().map(|message| &message.bytes[..]), hops);
-    }
 }
 
 /// The record of the one visit of `client` to the gate of that name.
@@ -373,24 +316,6 @@ async fn the_usual_waits_outlast_every_tarpit() {
         };
         assert!(outcomes.iter().all(failed) && outcomes.len() == 1, "{outcomes:?}");
     }
-}
-
-/// The keywords in a reply to EHLO.
-#[track_caller]
-fn keywords(reply: &str) -> Vec<&str> {
-    reply.lines().skip(1).map(|line| line.get(4..).unwrap_or_default()).collect()
-}
-
-/// Panics if `reply` offers what it must not, or AUTH more than once, or in the old way.
-#[track_caller]
-fn assert_nothing_private(dialect: &Dialect, reply: &str) {
-    for line in keywords(reply) {
-        let hidden = WITHHELD.iter().any(|word| line == *word || (word.starts_with('X') && line.starts_with(word)));
-        assert!(!hidden, "{}: {reply}", dialect.name);
-        assert!(Keyword::from_name(line.split(' ').next().unwrap_or_default().as_bytes()).is_some(), "{reply}");
-    }
-    assert!(!reply.contains("AUTH="), "{}: {reply}", dialect.name);
-    assert!(keywords(reply).iter().filter(|line| line.starts_with("AUTH")).count() <= 1, "{reply}");
 }
 
 #[test]

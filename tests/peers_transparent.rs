@@ -10,6 +10,7 @@
 )]
 
 mod host;
+mod peers;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -29,6 +30,7 @@ use host::postfix::{self, Postfix};
 use host::process::{Process, public_dir};
 use host::sink::{Sink, Transaction};
 use host::wait;
+use peers::transparent;
 use rustix::process::geteuid;
 
 const PEERS: [Peer; 5] = [Peer::Ip, Peer::Nft, Peer::Postfix, Peer::Curl, Peer::Python];
@@ -47,16 +49,10 @@ fn file(at: &Place<'_>, backend: &str, more: &str) -> String {
     )
 }
 
-/// A gate on its host, with no more rights than the manual gives it (and the one to read what is root's anyway).
+/// A gate on its host, before `backend`.
 #[track_caller]
 fn gate_before<'a>(network: &'a Network, backend: &str, more: &str) -> Inside<'a, Gate> {
-    let run = |file: &std::path::Path, _: &std::path::Path| {
-        let mut run = Command::new("setpriv");
-        run.arg("--bounding-set=-all,+net_bind_service,+net_raw,+dac_override");
-        run.arg(program().get_program()).args(["run", "-c"]).arg(file);
-        network.gate.command(&run)
-    };
-    network.gate.keep(|| Gate::start_by(|at| file(at, backend, more), run))
+    transparent::gate(network, |at| file(at, backend, more))
 }
 
 /// A Postfix as it comes: two addresses, no PROXY, no XCLIENT, and it relays for its own network, where the gate is too.

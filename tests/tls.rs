@@ -33,8 +33,14 @@ const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
 /// Writes a certificate for `name` into `dir`.
 fn certificate(dir: &Path, file: &str, name: &str) -> CertificateDer<'static> {
+    certificate_until(dir, file, name, 4000)
+}
+
+/// The same, good until that year begins.
+fn certificate_until(dir: &Path, file: &str, name: &str, year: i32) -> CertificateDer<'static> {
     let key = rcgen::KeyPair::generate().unwrap();
-    let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(year, 1, 1);
     let certificate = params.self_signed(&key).unwrap();
     for (kind, text) in [("key", key.serialize_pem()), ("pem", certificate.pem())] {
         let new = dir.join(format!("{file}.new"));
@@ -267,6 +273,54 @@ fn a_certificate_is_swapped_under_load_and_no_session_is_lost() {
     }
     assert_eq!(told(), 2, "once for each of the two gates");
     assert_eq!(backend.seen().iter().flat_map(|seen| &seen.messages).count(), sessions.len());
+}
+
+#[test]
+fn an_expired_certificate_is_shown_until_there_is_a_better_one() {
+    let backend = manners().start();
+    let gate = Gate::start(|at| {
+        certificate_until(at.dir, "mx", "mx.test", 2020);
+        certificate(at.dir, "other", "other.test");
+        configuration(at, &backend, "")
+    });
+    wait::until("the backend to be known", || backend.wait_for_ends(1).first().map(|_| ()));
+    let expired = "the certificate has expired: it was good until 2020-01-01";
+    let told = |words: &str| gate.complaints().matches(words).count();
+    let warned = "a certificate is not good now, and is shown all the same: ";
+    // When the file is read, and in the log; for each gate.
+    assert_eq!((told(warned), told(expired)), (2, 4), "{}", gate.complaints());
+    for server in [gate.smtp(), gate.second()] {
+        let mut client = match server == gate.smtp() {
+            true => Secure::after_starttls(STRANGER, server, "mx.test"),
+            false => {
+                let mut client = Secure::first(STRANGER, server, "mx.test");
+                client.expect("220");
+                client
+            }
+        };
+        client.ask("EHLO client.test", "250");
+        client.deliver("Hello.");
+        client.ask("QUIT", "221");
+    }
+    let shown = || Secure::after_starttls(KNOWN, gate.smtp(), "mx.test").certificate();
+    // One that has expired too takes its place, and is told of.
+    let other = certificate_until(gate.dir(), "mx", "mx.test", 2021);
+    wait::until("the other one", || (shown() == other).then_some(()));
+    wait::until("what each gate says of it", || {
+        (told(warned) == 4 && told("it was good until 2021-01-01") == 2).then_some(())
+    });
+    let good = certificate(gate.dir(), "mx", "mx.test");
+    wait::until("the good one", || (shown() == good).then_some(()));
+
+    // That one stays, whether the gates notice by themselves or are told.
+    let kept = "the one before, which is, stays in force";
+    certificate_until(gate.dir(), "mx", "mx.test", 2022);
+    wait::until("each gate to notice", || (told(kept) == 2).then_some(()));
+    assert_eq!(shown(), good);
+    let text = fs::read_to_string(gate.dir().join("gatepost.toml")).unwrap();
+    gate.reload(&text);
+    wait::until("it to be read again", || (told("the file was read again") == 1).then_some(()));
+    assert_eq!((shown(), told(kept)), (good, 4), "{}", gate.complaints());
 }
 
 /// Gates before gates: each of the first pair has one of the second for its backend, under TLS.

@@ -14,7 +14,7 @@ use super::values::{boolean, choice, span, text};
 use crate::backend::{self, Begins};
 use crate::clock::Clock;
 use crate::session::{Here, Scene, Tls};
-use crate::tls::{Certificate, ClientCertificate, Connector, Keyring, Pair, Settings, Trust};
+use crate::tls::{Certificate, ClientCertificate, Connector, Keyring, Pair, Problem, Settings, Trust};
 
 /// What becomes of STARTTLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,11 +124,17 @@ impl TlsEntry {
         let mut certificates = Vec::with_capacity(self.certificates.len());
         for entry in &self.certificates {
             let Some(pair) = entry.pair(inspection) else { continue };
-            if let Err(problem) = Certificate::read(&pair, now) {
+            let place = |problem: &Problem| {
                 let of = |file: &&Spanned<PathBuf>| *file.get_ref() == problem.file;
-                let place = entry.key.iter().chain(&entry.chain).find(of).map_or(entry.span.clone(), Spanned::span);
-                let cause = format!("{}: {}", problem.file.display(), problem.cause);
-                inspection.error(place, Wrong::new(cause, problem.remedy));
+                entry.key.iter().chain(&entry.chain).find(of).map_or(entry.span.clone(), Spanned::span)
+            };
+            let wrong =
+                |problem: Problem| Wrong::new(format!("{}: {}", problem.file.display(), problem.cause), problem.remedy);
+            match Certificate::read(&pair).map(|certificate| certificate.out_of_date(now)) {
+                Ok(None) => {}
+                // No reason to have no mail at all.
+                Ok(Some(problem)) => inspection.warning(place(&problem), wrong(problem)),
+                Err(problem) => inspection.error(place(&problem), wrong(problem)),
             }
             certificates.push(pair);
         }
@@ -141,7 +147,7 @@ impl TlsEntry {
             handshake_timeout: self.handshake_time.as_ref().map_or(Duration::from_secs(30), |time| *time.get_ref()),
         };
         // What is wrong with the files has its place by now.
-        match Keyring::load(settings, now) {
+        match Keyring::load(settings) {
             Ok(keyring) => Tls::Here(Arc::new(Here { keyring, first, before_auth })),
             Err(_) => Tls::Off,
         }

@@ -117,7 +117,8 @@ fn names(leaf: &X509Certificate<'_>) -> Vec<String> {
     names
 }
 
-fn day(at: Timestamp) -> String {
+/// A day, for people.
+pub(super) fn day(at: Timestamp) -> String {
     let seconds = i64::try_from(at.seconds()).unwrap_or(i64::MAX);
     jiff::Timestamp::from_second(seconds)
         .map_or_else(|_| "a day far away".to_owned(), |at| at.strftime("%F").to_string())

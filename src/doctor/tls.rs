@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls::ProtocolVersion;
 
 use super::backend::Met;
-use super::certificate::{Chain, SOON};
+use super::certificate::{Chain, SOON, day};
 use super::finding::{Findings, Topic};
 use super::talk::Talk;
 use crate::backend::{self, Begins, Connection};
@@ -17,8 +17,8 @@ use crate::session::{self, Scene, Tls};
 use crate::smtp::ehlo::{Keyword, Offer};
 use crate::tls::{Connector, Trust, cipher};
 
-/// The certificates that the gate shows its clients. That they can be read, are good now and fit their keys is known: the
-/// file would not have been taken otherwise.
+/// The certificates that the gate shows its clients. That they can be read and fit their keys is known: the file would not
+/// have been taken otherwise.
 pub(super) fn with_clients(gate: &session::Settings, out: &mut Findings) {
     let Tls::Here(here) = &gate.tls else { return };
     let now = Clock::system().now();
@@ -37,7 +37,13 @@ pub(super) fn with_clients(gate: &session::Settings, out: &mut Findings) {
         named |= chain.is_for(&gate.hostname);
         let before = out.0.len();
         let what = format!("{file} is {}", chain.shown(now));
-        if chain.not_after.since(now) < SOON {
+        if chain.not_after < now {
+            let remedy = "renew it: mail programs refuse it, and so do mail servers that verify certificates";
+            out.wrong(Topic::Tls, what.clone(), remedy);
+        } else if chain.not_before > now {
+            let what = format!("{file} is not good yet: from {} on", day(chain.not_before));
+            out.wrong(Topic::Tls, what, "see to the clock of this machine; until then, clients that verify refuse it");
+        } else if chain.not_after.since(now) < SOON {
             out.warn(Topic::Tls, what.clone(), "renew it, and see why that has not happened by itself");
         }
         judge_chain(&file.to_string(), &chain, out);

@@ -1,4 +1,7 @@
 //! One certificate chain and its key: read from their files, and checked before anybody is shown them.
+//!
+//! A certificate that is not good now can be shown all the same: hardly a server that sends mail minds, while without
+//! any nobody would be served. That it is so is told ([`Certificate::out_of_date`]), and whoever asked decides.
 
 use std::fs;
 use std::io::{self, Read};
@@ -42,19 +45,23 @@ impl Problem {
 pub struct Certificate {
     /// The names that it is for, lower case; a wildcard as `*.example.org`.
     names: Vec<String>,
+    /// When it begins.
+    not_before: Timestamp,
     /// When it ends.
     not_after: Timestamp,
+    /// Where it was read from.
+    pair: Pair,
     pub(super) key: Arc<CertifiedKey>,
 }
 
 impl Certificate {
-    /// Reads `pair`, which must be good at `now`.
-    pub fn read(pair: &Pair, now: Timestamp) -> Result<Self, Problem> {
+    /// Reads `pair`, whenever it is good.
+    pub fn read(pair: &Pair) -> Result<Self, Problem> {
         let chain = read_chain(&pair.chain)?;
-        let (names, not_after) = read_leaf(&pair.chain, &chain, now)?;
+        let Leaf { names, not_before, not_after } = read_leaf(&pair.chain, &chain)?;
         let key = read_key(&pair.key)?;
         let key = Arc::new(match_up(pair, chain, key, &provider())?);
-        Ok(Self { names, not_after, key })
+        Ok(Self { names, not_before, not_after, pair: pair.clone(), key })
     }
 
     /// The first of its names.
@@ -65,6 +72,29 @@ impl Certificate {
     /// When it ends.
     pub fn not_after(&self) -> Timestamp {
         self.not_after
+    }
+
+    /// Where it was read from.
+    pub(super) fn pair(&self) -> &Pair {
+        &self.pair
+    }
+
+    /// Why it is not good at `now`; nothing if it is.
+    pub fn out_of_date(&self, now: Timestamp) -> Option<Problem> {
+        let (cause, remedy) = if self.not_after < now {
+            (
+                format!("the certificate has expired: it was good until {}", moment(self.not_after)),
+                "renew it; clients that verify certificates refuse an expired one",
+            )
+        } else if self.not_before > now {
+            (
+                format!("the certificate is not good before {}", moment(self.not_before)),
+                "see to the clock of this machine; clients that verify certificates refuse it until then",
+            )
+        } else {
+            return None;
+        };
+        Some(Problem::new(&self.pair.chain, cause, remedy))
     }
 
     /// Whether it is for `name`, which is in lower case. A wildcard stands for one label (RFC 9525 §6.3).
@@ -118,35 +148,32 @@ fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
     }
 }
 
-/// The names and the end of the first certificate in the chain.
-fn read_leaf(
-    file: &Path,
-    chain: &[CertificateDer<'static>],
-    now: Timestamp,
-) -> Result<(Vec<String>, Timestamp), Problem> {
+/// What is said in the first certificate of a chain.
+struct Leaf {
+    names: Vec<String>,
+    not_before: Timestamp,
+    not_after: Timestamp,
+}
+
+fn read_leaf(file: &Path, chain: &[CertificateDer<'static>]) -> Result<Leaf, Problem> {
     let der = chain.first().map(|der| der.as_ref()).unwrap_or_default();
     let broken = |error: &dyn std::fmt::Display| {
         Problem::new(file, format!("the first certificate in it cannot be read: {error}"), "fetch the file anew")
     };
     let (_, leaf) = X509Certificate::from_der(der).map_err(|error| broken(&error))?;
     let validity = leaf.validity();
-    let moment = |seconds: i64| Timestamp::from_seconds(u64::try_from(seconds).unwrap_or(0));
-    let (begin, end) = (moment(validity.not_before.timestamp()), moment(validity.not_after.timestamp()));
-    if end < now {
-        return Err(Problem::new(
-            file,
-            format!("the certificate has expired: it was good until {}", validity.not_after),
-            "renew it; clients that verify certificates refuse an expired one",
-        ));
-    }
-    if begin > now {
-        return Err(Problem::new(
-            file,
-            format!("the certificate is not good before {}", validity.not_before),
-            "see to the clock of this machine",
-        ));
-    }
-    Ok((names(&leaf).map_err(|error| broken(&error))?, end))
+    let timestamp = |seconds: i64| Timestamp::from_seconds(u64::try_from(seconds).unwrap_or(0));
+    Ok(Leaf {
+        names: names(&leaf).map_err(|error| broken(&error))?,
+        not_before: timestamp(validity.not_before.timestamp()),
+        not_after: timestamp(validity.not_after.timestamp()),
+    })
+}
+
+/// A point in time, for people.
+fn moment(at: Timestamp) -> String {
+    let seconds = i64::try_from(at.seconds()).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| "a day far away".to_owned(), |at| at.to_string())
 }
 
 /// The DNS names of a certificate; its common name where it has none, as old ones do.

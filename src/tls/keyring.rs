@@ -3,10 +3,15 @@
 //! ```text
 //!               ┌─ the files are as they were ──────────────► Unchanged
 //!  look again ──┼─ they have changed, and all are good ─────► Swapped: in force with the next handshake
+//!               ├─ they have changed, and one has expired, ─► Kept: told once; the one before it stays in force, and
+//!               │  which the one before it has not            the others are swapped
 //!               └─ they have changed, and one is broken ────► Broken: told once; those before stay in force
 //! ```
 //!
-//! All or nothing: a certificate whose key has not been written yet is never shown.
+//! Where one is broken it is all or nothing: a certificate whose key has not been written yet is never shown. One that has
+//! expired, or is not good yet, can be shown where there is no better: mail servers mostly take it, and without TLS, or
+//! without gatepost, people would be worse off. It never takes the place of a good one, not when the files are looked at
+//! again and not when the whole configuration is ([`Keyring::keep_what_is_good`]).
 
 use std::fmt;
 use std::fs;
@@ -49,6 +54,9 @@ pub enum Reload {
     Unchanged,
     /// They have changed, and what they hold now is in force.
     Swapped,
+    /// They have changed, and these certificates are not good now, as those before were: they stay in force. The others are
+    /// as the files have them now.
+    Kept(Problems),
     /// They have changed and cannot be used; what was in force stays so.
     Broken(Problems),
 }
@@ -72,10 +80,11 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// Reads the files, all of which must be good at `now`.
-    pub fn load(settings: Settings, now: Timestamp) -> Result<Self, Problems> {
+    /// Reads the files, none of which may be broken. Whether they are good now is for [`out_of_date`](Self::out_of_date) to
+    /// tell.
+    pub fn load(settings: Settings) -> Result<Self, Problems> {
         let looked = stamps(&settings);
-        let ring = Arc::new(Ring(ArcSwap::from_pointee(read(&settings, now)?)));
+        let ring = Arc::new(Ring(ArcSwap::from_pointee(read(&settings)?)));
         let config = configure(&settings, Arc::clone(&ring)).map_err(|error| {
             let file = settings.certificates.first().map(|pair| pair.chain.clone()).unwrap_or_default();
             let remedy = "this machine gives no randomness, or the program is built without what TLS needs".to_owned();
@@ -89,8 +98,8 @@ impl Keyring {
         &self.settings
     }
 
-    /// Looks whether the files have changed, and takes what they hold now if all of it is good. Reads files: not for a
-    /// thread on which sessions wait.
+    /// Looks whether the files have changed, and takes what they hold now, but for what is worse than what is in force.
+    /// Reads files: not for a thread on which sessions wait.
     pub fn reload_if_changed(&self, now: Timestamp) -> Reload {
         let mut looked = self.looked.lock();
         let stamps = stamps(&self.settings);
@@ -98,18 +107,37 @@ impl Keyring {
             return Reload::Unchanged;
         }
         *looked = stamps;
-        match read(&self.settings, now) {
-            Ok(certificates) => {
+        match read(&self.settings) {
+            Ok(mut certificates) => {
+                let kept = keep_good(&mut certificates, &self.ring.0.load(), now);
                 self.ring.0.store(Arc::new(certificates));
-                Reload::Swapped
+                if kept.is_empty() { Reload::Swapped } else { Reload::Kept(Problems(kept)) }
             }
             Err(problems) => Reload::Broken(problems),
         }
     }
 
+    /// Where a certificate of these is not good at `now`, and the one that `before` holds of the same files is, that one is
+    /// taken over. Why those in the files are not good is returned.
+    pub fn keep_what_is_good(&self, before: &Self, now: Timestamp) -> Vec<Problem> {
+        // Not while the files are looked at: one of the two would undo the other.
+        let _looking = self.looked.lock();
+        let mut certificates = Vec::clone(&self.ring.0.load());
+        let kept = keep_good(&mut certificates, &before.ring.0.load(), now);
+        if !kept.is_empty() {
+            self.ring.0.store(Arc::new(certificates));
+        }
+        kept
+    }
+
+    /// Which of those in force are not good at `now`, and why.
+    pub fn out_of_date(&self, now: Timestamp) -> Vec<Problem> {
+        self.ring.0.load().iter().filter_map(|certificate| certificate.out_of_date(now)).collect()
+    }
+
     /// When each certificate ends.
     pub fn expiries(&self) -> Vec<Expiry> {
-        let of = |certificate: &Certificate| Expiry {
+        let of = |certificate: &Arc<Certificate>| Expiry {
             name: certificate.name().to_owned(),
             not_after: certificate.not_after(),
         };
@@ -128,16 +156,31 @@ impl fmt::Debug for Keyring {
     }
 }
 
-fn read(settings: &Settings, now: Timestamp) -> Result<Vec<Certificate>, Problems> {
+fn read(settings: &Settings) -> Result<Vec<Arc<Certificate>>, Problems> {
     let mut problems = Vec::new();
     let mut certificates = Vec::with_capacity(settings.certificates.len());
     for pair in &settings.certificates {
-        match Certificate::read(pair, now) {
-            Ok(certificate) => certificates.push(certificate),
+        match Certificate::read(pair) {
+            Ok(certificate) => certificates.push(Arc::new(certificate)),
             Err(problem) => problems.push(problem),
         }
     }
     if problems.is_empty() { Ok(certificates) } else { Err(Problems(problems)) }
+}
+
+/// Puts those `before` that are good at `now` in the place of those that were read from the same files and are not: why
+/// they are not.
+fn keep_good(read: &mut [Arc<Certificate>], before: &[Arc<Certificate>], now: Timestamp) -> Vec<Problem> {
+    let mut kept = Vec::new();
+    for certificate in read {
+        let Some(problem) = certificate.out_of_date(now) else { continue };
+        let good = |old: &&Arc<Certificate>| old.pair() == certificate.pair() && old.out_of_date(now).is_none();
+        if let Some(old) = before.iter().find(good) {
+            *certificate = Arc::clone(old);
+            kept.push(problem);
+        }
+    }
+    kept
 }
 
 fn configure(settings: &Settings, ring: Arc<Ring>) -> Result<ServerConfig, rustls::Error> {
@@ -160,14 +203,15 @@ fn configure(settings: &Settings, ring: Arc<Ring>) -> Result<ServerConfig, rustl
 
 /// What rustls asks which certificate to show.
 #[derive(Debug)]
-struct Ring(ArcSwap<Vec<Certificate>>);
+struct Ring(ArcSwap<Vec<Arc<Certificate>>>);
 
 impl ResolvesServerCert for Ring {
     /// Among those for the name that the client asks for, or else among all, the first whose kind of key it takes; the
     /// first, if it takes none: then it is for the handshake to fail.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let certificates = self.0.load();
-        let takes = |certificate: &&Certificate| certificate.key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let takes =
+            |certificate: &&Arc<Certificate>| certificate.key.key.choose_scheme(hello.signature_schemes()).is_some();
         let asked = hello.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
         let named = || certificates.iter().filter(|one| asked.as_ref().is_some_and(|name| one.is_for(name)));
         let chosen = named()

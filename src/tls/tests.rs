@@ -66,7 +66,7 @@ fn settings(certificates: Vec<Pair>) -> Settings {
 }
 
 fn keyring(certificates: Vec<Pair>) -> Keyring {
-    Keyring::load(settings(certificates), NOW).unwrap()
+    Keyring::load(settings(certificates)).unwrap()
 }
 
 type Joined = (
@@ -143,7 +143,7 @@ async fn a_client_is_asked_for_a_certificate_and_may_have_none() {
     let key = rustls::pki_types::PrivateKeyDer::from_pem_file(&pair.key).unwrap();
     let mut asking = settings(vec![pair]);
     asking.client_certificate = ClientCertificate::Ask;
-    let keyring = Keyring::load(asking, NOW).unwrap();
+    let keyring = Keyring::load(asking).unwrap();
     let (_, server) = join(&keyring, folder.client(), "mx.example.org").await;
     assert!(!Facts::of(&server.unwrap()).certificate);
     let showing = ClientConfig::builder_with_provider(provider())
@@ -254,7 +254,6 @@ fn each_problem_names_its_file_its_cause_and_a_remedy() {
     let mut folder = Folder::new();
     let (good, _) = folder.write("good", &["mx.example.org"], (2020, 2040));
     let (expired, _) = folder.write("expired", &["mx.example.org"], (2020, 2021));
-    let (early, _) = folder.write("early", &["mx.example.org"], (2035, 2040));
     let encrypted = folder.path("encrypted.key");
     fs::write(&encrypted, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n")
         .unwrap();
@@ -266,17 +265,72 @@ fn each_problem_names_its_file_its_cause_and_a_remedy() {
         (with(&good.chain, &good.chain), good.chain.clone(), "no private key"),
         (with(&good.chain, &encrypted), encrypted.clone(), "encrypted"),
         (with(&good.chain, &expired.key), expired.key.clone(), "does not belong"),
-        (with(&expired.chain, &expired.key), expired.chain.clone(), "expired"),
-        (with(&early.chain, &early.key), early.chain.clone(), "not good before"),
         (with(folder.dir.path(), &good.key), folder.dir.path().to_owned(), "cannot be read"),
     ] {
-        let problem = Certificate::read(&pair, NOW).unwrap_err();
+        let problem = Certificate::read(&pair).unwrap_err();
         assert_eq!(problem.file, file, "{problem}");
         assert!(problem.cause.contains(cause), "{problem}");
         assert!(!problem.remedy.is_empty());
     }
-    let all = Keyring::load(settings(vec![expired, early, good]), NOW).unwrap_err();
+    let broken = [with(&good.chain, &expired.key), with(&expired.chain, &good.key)];
+    let all = Keyring::load(settings([&broken[..], &[expired, good]].concat())).unwrap_err();
     assert_eq!(all.0.len(), 2, "{all}");
+}
+
+#[tokio::test]
+async fn what_is_out_of_date_is_shown_and_told() {
+    let mut folder = Folder::new();
+    let (good, _) = folder.write("good", &["good.example.org"], (2020, 2040));
+    let (expired, _) = folder.write("expired", &["expired.example.org"], (2020, 2021));
+    let (early, _) = folder.write("early", &["early.example.org"], (2035, 2040));
+    let keyring = keyring(vec![good, expired.clone(), early.clone()]);
+    let told = keyring.out_of_date(NOW);
+    let causes: Vec<_> = told.iter().map(|problem| (&problem.file, problem.cause.as_str())).collect();
+    assert_eq!(
+        causes,
+        [
+            (&expired.chain, "the certificate has expired: it was good until 2021-01-01T00:00:00Z"),
+            (&early.chain, "the certificate is not good before 2035-01-01T00:00:00Z"),
+        ]
+    );
+    assert!(told.iter().all(|problem| !problem.remedy.is_empty()));
+    // Whoever does not verify, as mail servers do not, is served.
+    let mut careless = folder.client();
+    careless.dangerous().set_certificate_verifier(Arc::new(super::anyone::Anyone(provider())));
+    let (client, server) = join(&keyring, careless, "expired.example.org").await;
+    assert!(client.is_ok() && server.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_out_of_date_does_not_take_the_place_of_what_is_good() {
+    let mut folder = Folder::new();
+    let (pair, old) = folder.write("mx", &["mx.example.org"], (2020, 2040));
+    let (other, _) = folder.write("other", &["other.example.org"], (2020, 2040));
+    let keyring = keyring(vec![pair.clone(), other.clone()]);
+    for years in [(2020, 2021), (2035, 2040)] {
+        folder.write("mx", &["mx.example.org"], years);
+        let (_, new) = folder.write("other", &["other.example.org"], (2020, 2041));
+        let Reload::Kept(Problems(kept)) = keyring.reload_if_changed(NOW) else { panic!("{years:?}") };
+        assert_eq!(kept.iter().map(|problem| &problem.file).collect::<Vec<_>>(), [&pair.chain]);
+        assert_eq!(keyring.reload_if_changed(NOW), Reload::Unchanged, "told once");
+        assert_eq!(shown(&keyring, &folder, "mx.example.org").await, Some(old.clone()));
+        assert_eq!(shown(&keyring, &folder, "other.example.org").await, Some(new), "the other is as it is now");
+        // Nor when the whole configuration is read again.
+        let again = Keyring::load(settings(vec![other.clone(), pair.clone()])).unwrap();
+        assert_eq!(again.keep_what_is_good(&keyring, NOW), kept);
+        assert_eq!(again.keep_what_is_good(&keyring, NOW), []);
+        assert_eq!(again.out_of_date(NOW), []);
+        assert_eq!(shown(&again, &folder, "mx.example.org").await, Some(old.clone()));
+    }
+    // What is in force has ended too: whatever comes is not worse.
+    let late = Timestamp::from_seconds(2_300_000_000);
+    folder.write("mx", &["mx.example.org"], (2020, 2030));
+    assert_eq!(keyring.reload_if_changed(late), Reload::Swapped);
+    assert_eq!(keyring.expiries()[0].not_after, Timestamp::from_seconds(1_893_456_000));
+    let again = Keyring::load(settings(vec![pair])).unwrap();
+    assert_eq!(again.keep_what_is_good(&keyring, late), []);
+    folder.write("mx", &["mx.example.org"], (2020, 2050));
+    assert_eq!(keyring.reload_if_changed(late), Reload::Swapped);
 }
 
 #[tokio::test(start_paused = true)]

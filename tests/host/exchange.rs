@@ -1,8 +1,12 @@
 //! What Microsoft Exchange says, from Exchange 2003 to the Subscription Edition, for [`replica`](super::replica).
 //!
-//! Greeting, keywords and the replies of an ordinary delivery are those of published sessions: Microsoft's own page on
-//! testing SMTP with Telnet (2016 and later), its page on a server in maintenance (2013), protocol logs of administrators,
-//! and the EHLO list in Microsoft's article on Exchange 2000 and 2003. The NTLM exchange is that of `[MS-SMTPNTLM]`.
+//! Greetings and the replies of an ordinary delivery are those of published sessions: Microsoft's own page on testing SMTP
+//! with Telnet (2016 and later), its page on a server in maintenance (2013), and protocol logs of administrators. The NTLM
+//! exchange is that of `[MS-SMTPNTLM]`.
+//!
+//! Not from a transcript but from what is generally known of Exchange: the lists of keywords in the reply to EHLO, the reply
+//! to a chunk, the replies to the private verbs, and that `5.6.11` is what it says when it receives a bare LF. A test that
+//! needs one of these to the letter shows that it reaches the client as it was said, not that Exchange says it.
 //!
 //! What matters to a gate in front of it: every version has verbs and keywords for talking to its like (`X-EXPS`,
 //! `X-ANONYMOUSTLS`, `XEXCH50`, `XRDST`, `XSHADOW`, `XPROXY`, …), refusals are held back for some seconds, unless a

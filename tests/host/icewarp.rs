@@ -2,7 +2,11 @@
 //!
 //! Greetings are those that scanners have met from version 9 to 14, with and without platform; the AUTH dialogue and its
 //! twenty seconds are those of a published log; the 5xx replies are those of IceWarp's own tables of them, one of which
-//! (2011) has 501 5.7.0 where others have 535 5.7.8. Keywords such as `CHECKPOINT` and `ATRN` are offered by all.
+//! (2011) has 501 5.7.0 where others have 535 5.7.8.
+//!
+//! Not from a transcript but from what is generally known of IceWarp: the list of keywords (`CHECKPOINT` and `ATRN` among
+//! them) and the texts of its 250 and 354 replies. A test that needs one of these to the letter shows that it reaches the
+//! client as it was said, not that IceWarp says it.
 
 use std::time::Duration;
 

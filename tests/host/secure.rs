@@ -2,7 +2,7 @@
 //! verified: what they say is for the test to look at.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -18,11 +18,11 @@ pub struct Secure {
     stream: BufReader<StreamOwned<ClientConnection, TcpStream>>,
 }
 
-/// Connects from a loopback address; in the clear.
+/// Connects from an address of this host; in the clear.
 #[track_caller]
-pub fn connect(source: Ipv4Addr, server: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.bind(&SocketAddr::from((source, 0)).into()).expect("a loopback address");
+pub fn connect(source: impl Into<IpAddr>, server: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::new(source.into(), 0).into()).expect("an address of this host");
     socket.connect_timeout(&server.into(), PATIENCE).expect("a server");
     let stream: TcpStream = socket.into();
     stream.set_nodelay(true).expect("a socket");
@@ -33,13 +33,13 @@ pub fn connect(source: Ipv4Addr, server: SocketAddr) -> TcpStream {
 impl Secure {
     /// TLS first.
     #[track_caller]
-    pub fn first(source: Ipv4Addr, server: SocketAddr, name: &str) -> Self {
+    pub fn first(source: impl Into<IpAddr>, server: SocketAddr, name: &str) -> Self {
         Self::over(connect(source, server), name)
     }
 
     /// Greeting, EHLO, STARTTLS, and the handshake.
     #[track_caller]
-    pub fn after_starttls(source: Ipv4Addr, server: SocketAddr, name: &str) -> Self {
+    pub fn after_starttls(source: impl Into<IpAddr>, server: SocketAddr, name: &str) -> Self {
         let mut plain = connect(source, server);
         clear(&mut plain, "", "220");
         assert!(clear(&mut plain, "EHLO client.test", "250").contains("STARTTLS"));

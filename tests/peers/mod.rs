@@ -11,7 +11,9 @@
     reason = "a test that cannot go on fails, loudly and at once"
 )]
 
+pub mod replicas;
 pub mod tls;
+pub mod transparent;
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};

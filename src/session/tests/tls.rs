@@ -38,7 +38,7 @@ fn post(first: bool) -> (Post, CertificateDer<'static>) {
         client_certificate: ClientCertificate::Off,
         handshake_timeout: HANDSHAKE,
     };
-    let keyring = Keyring::load(shown, NOW).unwrap();
+    let keyring = Keyring::load(shown).unwrap();
     let mut settings = settings(nobody());
     settings.tls = Tls::Here(Arc::new(Here { keyring, first, before_auth: true }));
     let post = Post::new(settings);

@@ -16,21 +16,27 @@ use gatepost::config::Config;
 use gatepost::doctor::{self, Fault, Finding, Level, Report};
 
 use host::backend::{Act, Backend, Manners};
+use host::gate::Gate;
 use host::ports::free_address;
 
 const RELAY_DENIED: Act = Act::Say("554 5.7.1 Relay access denied");
 
 /// A name server that knows of nothing; for as long as the test program runs.
 fn name_server() -> SocketAddr {
+    name_server_saying(3)
+}
+
+/// One that gives each question this response code.
+fn name_server_saying(code: u8) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a loopback port");
     let address = socket.local_addr().expect("a bound socket has an address");
     thread::spawn(move || {
         let mut question = [0; 512];
         while let Ok((length, from)) = socket.recv_from(&mut question) {
             if length > 12 {
-                // RFC 1035, 4.1.1: an answer; NXDOMAIN; no records, not even those that the question came with.
+                // RFC 1035, 4.1.1: an answer; no records, not even those that the question came with.
                 question[2] |= 0x80;
-                question[3] = 0x83;
+                question[3] = 0x80 | code;
                 question[6..12].fill(0);
                 let _ = socket.send_to(&question[..length], from);
             }
@@ -41,10 +47,14 @@ fn name_server() -> SocketAddr {
 
 /// Examines a gate before `backend`, with these lines of its own.
 fn examine(backend: SocketAddr, gate: &str) -> Report {
+    examine_at(free_address(), backend, gate)
+}
+
+/// The same for a gate that listens there.
+fn examine_at(listen: SocketAddr, backend: SocketAddr, gate: &str) -> Report {
     let file = format!(
-        "hostname = \"mx.gate.test\"\n[[gate]]\nlisten = \"{}\"\nbackend = \"{backend}\"\n{gate}\n\
+        "hostname = \"mx.gate.test\"\n[[gate]]\nlisten = \"{listen}\"\nbackend = \"{backend}\"\n{gate}\n\
          [dnsbl]\nsites = \"bl.test\"\nnameservers = \"{}\"\n[timeouts]\nreplay = \"1s\"\n",
-        free_address(),
         name_server(),
     );
     let (config, _) = Config::parse(&file, "gatepost.toml").unwrap_or_else(|report| panic!("{report}"));
@@ -290,6 +300,193 @@ fn an_mta_that_is_told_nothing_is_asked_as_gatepost() {
     find(&report, "ok", "gatepost's address, which is every client's here, may not relay");
     assert_eq!(report.fault(), None);
     assert_no_mail(&closed);
+}
+
+/// The lines of a gate that tells by XCLIENT, and asks `names` for names.
+fn by_xclient(names: SocketAddr) -> String {
+    format!("announce = \"xclient\"\n[dns]\nnameservers = \"{names}\"")
+}
+
+/// An MTA that offers XCLIENT, takes it, and relays for nobody.
+fn believing() -> Manners {
+    let keywords = ["SIZE 5", "XCLIENT NAME ADDR PORT HELO"].map(str::to_owned).to_vec();
+    Manners { keywords, ..Manners::default() }.but("RCPT", RELAY_DENIED)
+}
+
+const ANEW: Act = Act::Say("220 mx.test ESMTP");
+
+#[test]
+fn an_mta_that_takes_xclient_is_asked_as_a_stranger_by_it() {
+    let backend = believing().but("XCLIENT", ANEW).start();
+    let report = examine(backend.address(), &by_xclient(name_server()));
+    assert_eq!(report.fault(), None);
+    for words in [
+        "the MTA offers gatepost XCLIENT NAME ADDR PORT HELO",
+        "the MTA takes XCLIENT: it begins anew for 192.0.2.1, with 220",
+        "a stranger (192.0.2.1) may not relay: 554 5.7.1 Relay access denied",
+        "finds the names of clients",
+    ] {
+        find(&report, "ok", words);
+    }
+    find(&report, "note", "XCLIENT (it is for gatepost)");
+    let as_stranger = "XCLIENT HELO=doctor.gatepost.invalid PORT=40000 NAME=[UNAVAILABLE] ADDR=192.0.2.1";
+    for seen in backend.seen() {
+        let told = seen.commands.iter().position(|said| said == as_stranger);
+        let asked = seen.commands.iter().position(|said| said == "MAIL FROM:<doctor-probe@gate.test>");
+        assert!(asked.is_none() || told.is_some_and(|told| Some(told) < asked), "{:?}", seen.commands);
+    }
+    assert_no_mail(&backend);
+}
+
+#[test]
+fn an_mta_that_does_not_take_xclient_from_gatepost_is_found() {
+    let keywords = |line: &str| Manners { keywords: vec![line.to_owned()], ..Manners::default() };
+    for (manners, level, says, remedy) in [
+        (
+            keywords("SIZE 5"),
+            "problem",
+            "does not offer XCLIENT to 127.0.0.1: clients that pass get 421",
+            "smtpd_authorized_xclient_hosts = 127.0.0.1",
+        ),
+        (keywords("XCLIENT NAME PORT"), "problem", "offers XCLIENT NAME PORT, without ADDR", "see `announce`"),
+        (
+            believing().but("XCLIENT", Act::Say("550 5.7.0 Error: insufficient authorization")),
+            "problem",
+            "refuses it for 192.0.2.1: 550 5.7.0 Error: insufficient authorization",
+            "smtpd_authorized_xclient_hosts = 127.0.0.1",
+        ),
+        (
+            believing().but("XCLIENT", Act::Say("501 5.5.4 Bad XCLIENT attribute value")),
+            "problem",
+            "refuses it for 192.0.2.1: 501 5.5.4",
+            "smtpd_authorized_xclient_hosts",
+        ),
+        // Not a matter of trust: it is this client that it will not have.
+        (
+            believing().but("XCLIENT", Act::Say("554 5.7.1 you of all")),
+            "warning",
+            "the client itself is refused (554 5.7.1 you of all)",
+            "try it by hand",
+        ),
+        (
+            believing()
+                .but("XCLIENT", ANEW)
+                .but("EHLO DOCTOR", Act::Say("250-mx.test Hello [127.0.0.1]\r\n250 SIZE 5")),
+            "problem",
+            "takes gatepost for the client, although 192.0.2.1 was announced: it names gatepost's address",
+            "smtpd_authorized_xclient_hosts",
+        ),
+        (proper(), "problem", "the MTA expects a PROXY header: as it is, no reply", "set announce = \"proxy-v2\""),
+    ] {
+        let backend = manners.start();
+        let report = examine(backend.address(), &by_xclient(name_server()));
+        let found = find(&report, level, says);
+        assert!(found.remedy.contains(remedy), "{found:?}");
+        assert_eq!(report.fault(), (level == "problem").then_some(Fault::Setup), "{says}");
+        assert!(!report.text(false).contains("the MTA takes XCLIENT"), "{}", report.text(false));
+        assert_no_mail(&backend);
+    }
+}
+
+#[test]
+fn xclient_is_recommended_where_it_is_offered_and_nothing_better_is_in_use() {
+    for way in ["none", "header"] {
+        let backend = believing().start();
+        let report = examine(backend.address(), &format!("announce = \"{way}\""));
+        assert!(find(&report, "note", "all are gatepost").remedy.contains("announce = \"xclient\""), "{way}");
+        let backend = Manners::default().but("RCPT", RELAY_DENIED).start();
+        let report = examine(backend.address(), &format!("announce = \"{way}\""));
+        assert!(!find(&report, "note", "all are gatepost").remedy.contains("xclient"), "{way}");
+    }
+    // It takes the header for a command.
+    let backend = believing().but("PROXY", Act::Say("500 5.5.2 what?")).start();
+    let report = examine(backend.address(), "announce = \"proxy-v1\"");
+    let found = find(&report, "problem", "does not expect a PROXY header: it greets, then");
+    assert!(
+        found.remedy.ends_with("set announce = \"xclient\": the MTA offers XCLIENT to gatepost there"),
+        "{found:?}"
+    );
+    // It is in use: no word of another way.
+    let manners = believing();
+    let backend = Manners { proxy: true, ..manners }.start();
+    let report = examine(backend.address(), "");
+    assert!(!report.findings().any(|found| found.remedy.contains("xclient")), "{}", report.text(false));
+}
+
+#[test]
+fn name_servers_for_the_names_of_clients_are_asked() {
+    let backend = believing().but("XCLIENT", ANEW).start();
+    let (well, broken) = (name_server(), name_server_saying(2));
+    let report = examine(backend.address(), &by_xclient(broken));
+    let found = find(&report, "problem", &format!("no name server finds the names of clients: {broken}"));
+    assert!(found.remedy.contains("dns.nameservers"), "{}", found.remedy);
+    assert_eq!(report.fault(), Some(Fault::Away));
+    let both = by_xclient(well).replace("nameservers = ", &format!("nameservers = [\"{broken}\", ")) + "]";
+    let report = examine(backend.address(), &both);
+    find(&report, "warning", &format!("{broken} does not answer"));
+    find(&report, "ok", &format!("{well} finds the names of clients"));
+    // Where nobody is told names, nobody is asked for them.
+    let report = examine(proper().start().address(), &format!("[dns]\nnameservers = \"{broken}\""));
+    assert!(!report.text(false).contains("names of clients"), "{}", report.text(false));
+}
+
+#[test]
+fn an_mta_that_is_told_by_a_field_is_asked_as_gatepost() {
+    let open = Manners::default().start();
+    let report = examine(open.address(), "announce = \"header\"");
+    find(&report, "problem", "OPEN RELAY: the MTA takes gatepost for every client");
+    find(&report, "note", "by a field in the message alone");
+    assert_eq!(report.fault(), Some(Fault::Setup));
+    assert_no_mail(&open);
+    let keywords = ["SIZE 5", "STARTTLS", "CHUNKING", "BINARYMIME"].map(str::to_owned).to_vec();
+    let manners = Manners { keywords, ..Manners::default() }.but("RCPT", RELAY_DENIED).but("STARTTLS", Act::Close);
+    let closed = manners.start();
+    let report = examine(closed.address(), "announce = \"header\"");
+    find(&report, "ok", "gatepost's address, which is every client's here, may not relay");
+    find(&report, "ok", "clients are offered: SIZE 5, STARTTLS (");
+    let withheld = &find(&report, "note", "withheld from clients").what;
+    assert!(withheld.contains("CHUNKING (a chunk has no place") && withheld.contains("BINARYMIME ("), "{withheld}");
+    let found = find(&report, "warning", "messages that come under TLS carry no field");
+    assert!(found.remedy.contains("[gate.tls]"), "{}", found.remedy);
+    let report = examine(closed.address(), "announce = \"header\"\n[gate.tls]\nstarttls = \"off\"");
+    assert!(!report.text(false).contains("carry no field"), "{}", report.text(false));
+    assert!(closed.seen().iter().all(|seen| !seen.commands.iter().any(|said| said.contains("192.0.2.1:"))));
+    assert_no_mail(&closed);
+}
+
+#[test]
+fn a_gatepost_behind_a_load_balancer_is_known_by_its_words() {
+    let backend = proper().start();
+    for (networks, said) in [
+        // One that does not know us, and one that takes us for its load balancer and would wait for our header.
+        (
+            "['10.0.0.5', '2001:db8::/48']",
+            "421 4.3.5 mx.gate.test This port takes connections from its load balancer only",
+        ),
+        ("'127.0.0.1'", "220 mx.gate.test"),
+    ] {
+        let from = format!("proxy_from = {networks}");
+        let gate = Gate::start(|at| {
+            let mta = backend.address();
+            let (smtp, admin) = (at.smtp, at.admin);
+            format!(
+                "hostname = 'mx.gate.test'\nadmin = '{admin}'\n[[gate]]\nlisten = '{smtp}'\nbackend = '{mta}'\n{from}\n"
+            )
+        });
+        // Without `admin` in the file that it reads, doctor has to go by what is said.
+        let report = examine_at(gate.smtp(), backend.address(), &from);
+        let found = find(&report, "note", &format!("it says: {said}"));
+        assert!(found.what.contains("is in use, by"), "{found:?}");
+        let shown = networks.replace(['[', ']', '\''], "");
+        let found = find(&report, "note", &format!("connections are taken from {shown} only"));
+        assert!(found.remedy.contains("firewall"), "{found:?}");
+        assert_eq!(report.fault(), None);
+        gate.stop();
+    }
+    // Whoever else says 421 is not taken for one.
+    let other = Manners::default().but("GREETING", Act::SayAndClose("421 4.3.2 mx.gate.test busy")).start();
+    let report = examine_at(other.address(), backend.address(), "proxy_from = '10.0.0.5'");
+    find(&report, "problem", "is in use, and gatepost does not run: it says: 421 4.3.2 mx.gate.test busy");
 }
 
 #[test]

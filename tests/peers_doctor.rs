@@ -8,13 +8,18 @@ mod peers;
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::Output;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::thread;
 
+use rustix::process::geteuid;
 use serde_json::Value;
 
 use host::certificates::Certificates;
+use host::dns::NameServer;
 use host::exim::{self, Exim};
 use host::gate::{Gate, program};
+use host::network::{Family, GATE_V4, GATE_V6, INNER, MTA_V4, MTA_V6, Network, mta};
 use host::peers::{Peer, present};
 use host::ports::free_address;
 use host::postfix::{self, Postfix};
@@ -53,8 +58,19 @@ fn doctor(text: &str) -> Visit {
     examine(&file)
 }
 
-fn examine(file: &std::path::Path) -> Visit {
-    let Output { status, stdout, stderr } = program().args(["doctor", "-c"]).arg(file).output().expect("gatepost runs");
+/// Several at once: most of each is waiting.
+fn doctors<const N: usize>(texts: [String; N]) -> [Visit; N] {
+    thread::scope(|scope| texts.map(|text| scope.spawn(move || doctor(&text))).map(|run| run.join().expect("a visit")))
+}
+
+fn examine(file: &Path) -> Visit {
+    let mut run = program();
+    run.args(["doctor", "-c"]).arg(file);
+    visit(&mut run)
+}
+
+fn visit(run: &mut Command) -> Visit {
+    let Output { status, stdout, stderr } = run.output().expect("gatepost runs");
     let text = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
     println!("{text}");
     Visit { status: status.code().unwrap_or(-1), text }
@@ -77,6 +93,12 @@ impl Visit {
     }
 }
 
+/// Several cases at once, each with hosts of its own.
+fn side_by_side<T: Send, const N: usize>(cases: [T; N], run: impl Fn(T) + Sync) {
+    let run = &run;
+    thread::scope(|scope| cases.map(|case| drop(scope.spawn(move || run(case)))));
+}
+
 /// Panics if mail was sent, or only begun. Postfix sums up each connection in its log: `data=1` if there was one.
 #[track_caller]
 fn assert_no_mail(sink: &Sink, log: &str) {
@@ -95,8 +117,8 @@ fn a_postfix_that_is_right_is_told_so() {
     }
     let (sink, dns) = (Sink::start(), Rbldnsd::start(&zones()));
     let postfix = postfix(&sink, &["mynetworks ="], None);
-    for version in ["proxy-v1", "proxy-v2"] {
-        let visit = doctor(&file(postfix.proxied(), &dns, &format!("announce = \"{version}\""), ""));
+    let announced = |version| file(postfix.proxied(), &dns, &format!("announce = \"{version}\""), "");
+    for visit in doctors(["proxy-v1", "proxy-v2"].map(announced)) {
         visit.assert(
             0,
             &[
@@ -146,7 +168,7 @@ fn an_mta_that_knows_no_ipv6_is_found() {
         return;
     }
     let (sink, dns) = (Sink::start(), Rbldnsd::start(&zones()));
-    let postfix = postfix(&sink, &["mynetworks ="], None);
+    let postfix = postfix(&sink, &[], None);
     let text = file(postfix.proxied(), &dns, "", "")
         .replace("listen = ", "listen = [\"[::1]:0\", ")
         .replace("\nbackend", "]\nbackend");
@@ -160,19 +182,22 @@ fn an_open_relay_to_everybody_is_found() {
         return;
     }
     let (sink, dns) = (Sink::start(), Rbldnsd::start(&zones()));
-    for (main_cf, from) in [
-        ("mynetworks = 0.0.0.0/0", "MAIL FROM:<>"),
-        // For whoever says that he is one of us.
-        (
-            "smtpd_relay_restrictions = check_sender_access inline:{ { example.org = permit } }, reject_unauth_destination",
-            "MAIL FROM:<doctor-probe@example.org>",
-        ),
-    ] {
-        let postfix = postfix(&sink, &[main_cf], None);
-        let visit = doctor(&file(postfix.proxied(), &dns, "", ""));
-        visit.assert(78, &["problem relay: OPEN RELAY: the MTA takes mail from a stranger (192.0.2.1)", from]);
-        assert_no_mail(&sink, &postfix.log());
-    }
+    side_by_side(
+        [
+            ("mynetworks = 0.0.0.0/0", "MAIL FROM:<>"),
+            // For whoever says that he is one of us.
+            (
+                "smtpd_relay_restrictions = check_sender_access inline:{ { example.org = permit } }, reject_unauth_destination",
+                "MAIL FROM:<doctor-probe@example.org>",
+            ),
+        ],
+        |(main_cf, from)| {
+            let postfix = postfix(&sink, &[main_cf], None);
+            let visit = doctor(&file(postfix.proxied(), &dns, "", ""));
+            visit.assert(78, &["problem relay: OPEN RELAY: the MTA takes mail from a stranger (192.0.2.1)", from]);
+            assert_no_mail(&sink, &postfix.log());
+        },
+    );
 }
 
 #[test]
@@ -183,20 +208,19 @@ fn an_mta_that_expects_no_header_is_found() {
     let (sink, dns) = (Sink::start(), Rbldnsd::start(&zones()));
     let postfix = postfix(&sink, &[], None);
     let exim = Exim::start(&exim::Options::delivering_to(sink.address()));
-    for plain in [postfix.plain(), exim.plain()] {
-        for version in ["proxy-v1", "proxy-v2"] {
-            let visit = doctor(&file(plain, &dns, &format!("announce = \"{version}\""), ""));
-            visit.assert(
-                78,
-                &["problem announce: the MTA does not expect a PROXY header", "smtpd_upstream_proxy_protocol=haproxy"],
-            );
-        }
+    let plain = |(mta, version): (SocketAddr, &str)| file(mta, &dns, &format!("announce = \"{version}\""), "");
+    let ways = [postfix.plain(), exim.plain()].map(|mta| [(mta, "proxy-v1"), (mta, "proxy-v2")]);
+    for visit in ways.into_iter().flat_map(|ways| doctors(ways.map(plain))) {
+        visit.assert(
+            78,
+            &["problem announce: the MTA does not expect a PROXY header", "smtpd_upstream_proxy_protocol=haproxy"],
+        );
     }
     // And the other way round: it waits for a header that never comes.
     let unannounced = "announce = \"none\"\naccept_unknown_client = true";
-    for proxied in [postfix.proxied(), exim.proxied()] {
-        let visit = doctor(&file(proxied, &dns, unannounced, "").replace("replay = \"10s\"", "replay = \"3s\""));
-        visit.assert(78, &["the MTA expects a PROXY header of another kind", "set announce = \"proxy-v2\""]);
+    let proxied = |mta| file(mta, &dns, unannounced, "").replace("replay = \"10s\"", "replay = \"2s\"");
+    for visit in doctors([postfix.proxied(), exim.proxied()].map(proxied)) {
+        visit.assert(78, &["the MTA expects a PROXY header: as it is", "set announce = \"proxy-v2\""]);
     }
     assert_no_mail(&sink, &(postfix.log() + &exim.log()));
 }
@@ -220,13 +244,130 @@ fn exim_names_the_address_that_it_was_told() {
 }
 
 #[test]
+fn a_postfix_that_may_be_told_by_xclient_believes_it_and_another_does_not_offer_it() {
+    if !present(&[Peer::Postfix, Peer::Rbldnsd]) {
+        return;
+    }
+    let (sink, dns, names) = (Sink::start(), Rbldnsd::start(&zones()), NameServer::of(&[]));
+    let postfix = postfix(&sink, &[], None);
+    let nameservers = format!("[dns]\nnameservers = \"{}\"", names.address());
+    let told = |mta| file(mta, &dns, "announce = \"xclient\"", &nameservers);
+    let both =
+        told(postfix.xclient()).replace("listen = ", "listen = [\"[::1]:0\", ").replace("\nbackend", "]\nbackend");
+    let untold = file(postfix.xclient(), &dns, "announce = \"none\"\naccept_unknown_client = true", "");
+    let proxied = told(postfix.proxied()).replace("replay = \"10s\"", "replay = \"2s\"");
+    let texts = [told(postfix.xclient()), both, told(postfix.plain()), untold, proxied];
+    let [right, both, refused, untold, proxied] = doctors(texts);
+    right.assert(
+        0,
+        &[
+            "the MTA offers gatepost XCLIENT NAME ADDR PROTO HELO",
+            "the MTA believes XCLIENT: it relays for gatepost itself, and not for that address",
+            "a stranger (192.0.2.1) may not relay: 554 5.7.1",
+            &format!("{} finds the names of clients", names.address()),
+            "note    relay: the MTA relays for gatepost's own address",
+        ],
+    );
+    right.assert_not("warning");
+    both.assert(0, &["warning announce: a client by IPv6 (announced as 2001:db8::1) is not served"]);
+    refused.assert(
+        78,
+        &[
+            "problem announce: the MTA does not offer XCLIENT to 127.0.0.1",
+            "smtpd_authorized_xclient_hosts = 127.0.0.1",
+        ],
+    );
+    untold.assert(78, &["OPEN RELAY", "set announce = \"xclient\": the MTA offers XCLIENT to gatepost"]);
+    proxied.assert(78, &["the MTA expects a PROXY header: as it is, no reply", "set announce = \"proxy-v2\""]);
+    postfix.wait_for_log(&["disconnect from unknown[192.0.2.1]", "rcpt=0/"]);
+    assert_no_mail(&sink, &postfix.log());
+}
+
+/// A Postfix on another host that is told nothing: it sees who connects.
+#[test]
+fn the_way_back_from_an_mta_that_sees_clients_own_addresses_is_tried() {
+    if !present(&[Peer::Ip, Peer::Nft, Peer::Postfix]) {
+        return;
+    }
+    let network = Network::start();
+    let sink = network.mta.keep(Sink::start);
+    let services = Family::BOTH.map(|family| format!("{} inet n - n - - smtpd", mta(family, 25)));
+    let mail_server = network.mta.keep(|| {
+        Postfix::start(&postfix::Options {
+            main_cf: &["inet_protocols = all", "mynetworks = 127.0.0.1/32, 192.0.2.0/24, [2001:db8:b::]/64"],
+            master_cf: &services.each_ref().map(String::as_str),
+            ..postfix::Options::delivering_to(sink.address())
+        })
+    });
+    let dir = public_dir();
+    let run = |name: &str, backend: &str, capability: &str| {
+        let path = dir.path().join(name);
+        let text = format!(
+            "hostname = \"mx.gate.test\"\n[[gate]]\nlisten = [\"{GATE_V4}:25\", \"[{GATE_V6}]:25\"]\n\
+             backend = \"{backend}\"\nannounce = \"transparent\"\n[timeouts]\nconnect = \"1s\"\n"
+        );
+        fs::write(&path, text).expect("a file");
+        let mut run = Command::new("setpriv");
+        run.arg(format!("--bounding-set=-all,+net_bind_service,+dac_override{capability}"));
+        run.arg(program().get_program()).args(["doctor", "-c"]).arg(path);
+        visit(&mut network.gate.command(&run))
+    };
+    let may = ",+net_raw";
+    // This host has 192.0.2.1 and 198.51.100.1 itself, so that neither would be a stranger's.
+    let away = [
+        "problem announce: the MTA answers gatepost itself, but not a connection from 203.0.113.1 (no connection within 1s)",
+        "deploy/transparent-routes.sh",
+    ];
+    run("no-way-back", &format!("{MTA_V4}:25"), may).assert(78, &away);
+    network.gate.deploy("transparent-routes.sh", &["gate", INNER]);
+    network.make_gate_the_default_gateway();
+    let both = format!("{}:25", host::network::MTA_NAME);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let right = run("right", &both, may);
+            right.assert(
+                0,
+                &[
+                    "the MTA sees clients' own addresses: it relays for gatepost itself, and not for that address",
+                    "a stranger (203.0.113.1) may not relay: 554 5.7.1",
+                    "a stranger (2001:db8::1) may not relay: 554 5.7.1",
+                ],
+            );
+            right.assert_not("not served");
+        });
+        scope.spawn(|| {
+            let one = run("one-family", &format!("[{MTA_V6}]:25"), may);
+            one.assert(0, &["warning announce: clients by IPv4 get 421", "a connection from 2001:db8::1 stands"]);
+        });
+        scope.spawn(|| {
+            if geteuid().is_root() {
+                let powerless = run("powerless", &both, "");
+                powerless.assert(0, &["warning announce: cannot try how strangers are taken", "CAP_NET_RAW"]);
+                powerless.assert_not("may not relay");
+            }
+        });
+    });
+    for stranger in ["203.0.113.1", "2001:db8::1"] {
+        mail_server.wait_for_log(&[&format!("disconnect from unknown[{stranger}]"), "rcpt=0/"]);
+    }
+    let log = mail_server.log();
+    assert!(!log.contains(" data="), "{log}");
+    assert!(sink.kept().is_empty(), "mail was sent\n{log}");
+}
+
+#[test]
 fn lists_that_are_well_and_lists_that_are_not() {
     if !present(&[Peer::Postfix, Peer::Rbldnsd]) {
         return;
     }
     let (sink, dns) = (Sink::start(), Rbldnsd::start(&zones()));
-    let postfix = postfix(&sink, &["mynetworks ="], None);
+    let postfix = postfix(&sink, &[], None);
     let text = file(postfix.proxied(), &dns, "", "");
+    // Nobody answers there: that takes its time.
+    let nobody = thread::spawn({
+        let text = text.replace(&dns.address().to_string(), &free_address().to_string());
+        move || doctor(&text)
+    });
     for (zone, says) in [
         ("127.0.0.3 :2:listed\n", "bl.test counts for nothing: it does not list 127.0.0.2"),
         ("127.0.0.1 :2:x\n127.0.0.2 :2:x\n", "bl.test counts for nothing: it lists 127.0.0.1"),
@@ -235,8 +376,8 @@ fn lists_that_are_well_and_lists_that_are_not() {
         dns.replace("bl.test", zone);
         doctor(&text).assert(0, &["warning lists: bl.test", says, "No problem; 1 warning."]);
     }
-    dns.stop();
-    doctor(&text).assert(69, &["problem resolver: no list answers through 127.0.0.1"]);
+    let nobody = nobody.join().expect("a visit");
+    nobody.assert(69, &["problem resolver: no list answers through 127.0.0.1"]);
 }
 
 #[test]
@@ -245,19 +386,18 @@ fn certificates_that_clients_would_not_take_are_found() {
         return;
     }
     let (sink, dns, certificates) = (Sink::start(), Rbldnsd::start(&zones()), Certificates::make());
-    let postfix = postfix(&sink, &["mynetworks ="], Some(&certificates));
+    let postfix = postfix(&sink, &[], Some(&certificates));
     let with = |name: &str| {
         let (chain, key) = (certificates.chain(name), certificates.key(name));
         let section = format!("[gate.tls]\ncertificates = [{{ chain = {chain:?}, key = {key:?} }}]\n");
         file(postfix.proxied(), &dns, "", &section)
     };
-    doctor(&with("expired")).assert(78, &["problem tls: ", "it has expired on 2020-01-02", "→ renew it"]);
-    let wrong = doctor(&with("other.test"));
+    let through = file(postfix.proxied(), &dns, "", "");
+    let [expired, wrong, through] = doctors([with("expired"), with("other.test"), through]);
+    expired.assert(78, &["problem tls: ", "it has expired on 2020-01-02", "→ renew it"]);
     wrong.assert(0, &["warning tls: no certificate is for mx.example.org", "is for other.test; good until 2049-12-31"]);
     // TLS ends here, so that of Postfix is withheld; elsewhere, its certificate is the one that clients see.
     wrong.assert(0, &["STARTTLS (TLS ends here)"]);
-    wrong.assert_not("mynetworks");
-    let through = doctor(&file(postfix.proxied(), &dns, "", ""));
     through.assert(0, &["clients begin TLS with the MTA itself: TLSv1.3", "its certificate is for mx.test, smtp.test"]);
     assert_no_mail(&sink, &postfix.log());
 }
@@ -268,14 +408,14 @@ fn tls_with_the_backend_is_looked_at() {
         return;
     }
     let (sink, dns, certificates) = (Sink::start(), Rbldnsd::start(&zones()), Certificates::make());
-    let postfix = postfix(&sink, &["mynetworks ="], Some(&certificates));
+    let postfix = postfix(&sink, &[], Some(&certificates));
     let tls = |name: &str| {
         let authority = certificates.authority();
         format!("backend_tls = \"starttls-required\"\nbackend_ca = {authority:?}\nbackend_name = \"{name}\"")
     };
-    let right = doctor(&file(postfix.proxied(), &dns, &tls("mx.test"), ""));
+    let to = |name| file(postfix.proxied(), &dns, &tls(name), "");
+    let [right, wrong] = doctors(["mx.test", "other.test"].map(to));
     right.assert(0, &["with the backend: TLSv1.3, TLS_", "its certificate, verified, is for mx.test"]);
-    let wrong = doctor(&file(postfix.proxied(), &dns, &tls("other.test"), ""));
     wrong.assert(78, &["problem tls: 127.0.0.1", "backend_name"]);
     assert_no_mail(&sink, &postfix.log());
 }
@@ -286,14 +426,17 @@ fn an_mta_that_insists_on_tls_is_asked_under_tls() {
         return;
     }
     let (sink, dns, certificates) = (Sink::start(), Rbldnsd::start(&zones()), Certificates::make());
-    for (networks, status, says) in [
-        ("mynetworks =", 0, "a stranger (192.0.2.1) may not relay: 554 5.7.1"),
-        ("mynetworks = 192.0.2.0/24", 78, "OPEN RELAY: the MTA takes mail from a stranger (192.0.2.1)"),
-    ] {
-        let postfix = postfix(&sink, &[networks, "smtpd_tls_security_level = encrypt"], Some(&certificates));
-        doctor(&file(postfix.proxied(), &dns, "", "")).assert(status, &[says]);
-        assert_no_mail(&sink, &postfix.log());
-    }
+    side_by_side(
+        [
+            ("mynetworks =", 0, "a stranger (192.0.2.1) may not relay: 554 5.7.1"),
+            ("mynetworks = 192.0.2.0/24", 78, "OPEN RELAY: the MTA takes mail from a stranger (192.0.2.1)"),
+        ],
+        |(networks, status, says)| {
+            let postfix = postfix(&sink, &[networks, "smtpd_tls_security_level = encrypt"], Some(&certificates));
+            doctor(&file(postfix.proxied(), &dns, "", "")).assert(status, &[says]);
+            assert_no_mail(&sink, &postfix.log());
+        },
+    );
 }
 
 #[test]
@@ -303,11 +446,13 @@ fn a_submission_port_without_auth_is_found_and_one_with_it_is_fine() {
     }
     let (sink, dns) = (Sink::start(), Rbldnsd::start(&zones()));
     let bare = Exim::start(&exim::Options::delivering_to(sink.address()));
-    doctor(&file(bare.proxied(), &dns, "scene = \"submission\"", ""))
-        .assert(78, &["problem backend: no AUTH is offered: nobody can submit mail"]);
     let login = Some(("alice", "secret"));
     let exim = Exim::start(&exim::Options { login, ..exim::Options::delivering_to(sink.address()) });
-    doctor(&file(exim.proxied(), &dns, "scene = \"submission\"", "")).assert(
+    let submission = |mta| file(mta, &dns, "scene = \"submission\"", "");
+    let texts = [submission(bare.proxied()), submission(exim.proxied()), file(exim.proxied(), &dns, "", "")];
+    let [without, with, mx] = doctors(texts);
+    without.assert(78, &["problem backend: no AUTH is offered: nobody can submit mail"]);
+    with.assert(
         0,
         &[
             "a stranger (192.0.2.1) may not relay without AUTH",
@@ -315,7 +460,7 @@ fn a_submission_port_without_auth_is_found_and_one_with_it_is_fine() {
             "AUTH PLAIN LOGIN",
         ],
     );
-    doctor(&file(exim.proxied(), &dns, "", "")).assert(0, &["AUTH (`offer_auth` is false here)"]);
+    mx.assert(0, &["AUTH (`offer_auth` is false here)"]);
     assert_no_mail(&sink, &(bare.log() + &exim.log()));
 }
 
@@ -325,7 +470,7 @@ fn beside_a_running_gatepost_nothing_is_disturbed() {
         return;
     }
     let (sink, dns) = (Sink::start(), Rbldnsd::start(&zones()));
-    let postfix = postfix(&sink, &["mynetworks ="], None);
+    let postfix = postfix(&sink, &[], None);
     let text = file(postfix.proxied(), &dns, "", "");
     let gate = Gate::start(|at| {
         let (before, after) = text.split_once("listen = \"").expect("a port");
@@ -345,7 +490,7 @@ fn somebody_else_at_the_gates_port_is_found() {
         return;
     }
     let (sink, dns) = (Sink::start(), Rbldnsd::start(&zones()));
-    let postfix = postfix(&sink, &["mynetworks ="], None);
+    let postfix = postfix(&sink, &[], None);
     let text = file(postfix.proxied(), &dns, "", "");
     let (before, after) = text.split_once("listen = \"").expect("a port");
     let (_, after) = after.split_once('"').expect("its end");

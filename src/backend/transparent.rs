@@ -141,7 +141,7 @@ fn bind(client: IpAddr, backend: IpAddr) -> Result<Socket, Failure> {
 
 impl Failure {
     /// Whether what was sent from the client's address may have been answered, and the answer gone elsewhere.
-    pub(super) fn is_silence(&self) -> bool {
+    pub(crate) fn is_silence(&self) -> bool {
         match self {
             Self::ConnectTimeout(_) => true,
             Self::Connect(error) => error.kind() == io::ErrorKind::TimedOut,

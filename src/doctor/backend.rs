@@ -24,6 +24,10 @@ const COMPLAINTS: Duration = Duration::from_millis(500);
 pub(super) struct Met {
     /// What it offers.
     pub offer: Offer,
+    /// That, in its own words: its reply to EHLO.
+    pub hello: Said,
+    /// The address that gatepost connects from.
+    pub local: SocketAddr,
     /// Its address.
     pub peer: SocketAddr,
     /// How long the greeting took from the first packet on.
@@ -69,7 +73,7 @@ pub(super) async fn meet(gate: &session::Settings, out: &mut Findings) -> Option
     if matches!(settings.announce, Announce::Proxy(_))
         && let more @ (Surplus::More(_) | Surplus::End) = talk.surplus(COMPLAINTS).await
     {
-        announce::tell_unread_header(gate, &more, out);
+        announce::tell_unread_header(gate, &more, out).await;
         return None;
     }
     tls::with_backend(gate, &talk, out);
@@ -95,7 +99,7 @@ pub(super) async fn meet(gate: &session::Settings, out: &mut Findings) -> Option
     tell_offer(gate, &hello, &offer, out);
     talk.leave().await;
     tell_path(gate, peer, &offer, out).await;
-    Some(Met { offer, peer, greeted })
+    Some(Met { offer, hello, local, peer, greeted })
 }
 
 async fn resolve(gate: &session::Settings, out: &mut Findings) -> Option<()> {
@@ -143,6 +147,9 @@ async fn tell_failure(gate: &session::Settings, failure: &Failure, out: &mut Fin
         failure,
         Failure::Resolve(_) | Failure::Connect(_) | Failure::ConnectTimeout(_) | Failure::Handshake(_)
     );
+    if announce::tell_failure(gate, failure, out).await {
+        return;
+    }
     let said = failure.to_string();
     if reached && announce::tell_another_way(gate, &said, out).await {
         return;
@@ -211,7 +218,7 @@ fn shown(gate: &session::Settings, offer: Offer) -> Offer {
         Tls::Here(_) => relay::Tls::Offered { before_auth: false },
     };
     let keep = if gate.relay.auth { Keywords::ALL } else { Keywords::ALL.without(Keyword::Auth) };
-    tls.shown(offer).only(keep)
+    tls.shown(offer).only(keep).only(gate.backend.announce.usable())
 }
 
 /// Each keyword that is not passed on, and why.
@@ -220,11 +227,17 @@ fn withheld(gate: &session::Settings, hello: &Said, shown: &Offer) -> Vec<String
     for line in hello.reply().lines().skip(1) {
         let name = line.split(|&byte| byte == b' ' || byte == b'=').next().unwrap_or_default();
         let why = match Keyword::from_name(name) {
+            None if name.eq_ignore_ascii_case(b"XCLIENT") && gate.backend.announce == Announce::Xclient => {
+                "it is for gatepost"
+            }
             None => "gatepost could not follow what it permits",
             Some(Keyword::StartTls) if gate.tls.keyring().is_some() => "TLS ends here",
             Some(keyword) if shown.keywords.has(keyword) => continue,
             Some(Keyword::Auth) if !gate.relay.auth => "`offer_auth` is false here",
             Some(Keyword::Auth) => "its mechanisms are bound to a TLS channel that ends here",
+            Some(keyword) if !gate.backend.announce.usable().has(keyword) => {
+                "a chunk has no place for the field that says who the client is"
+            }
             Some(_) if matches!(gate.tls, Tls::Off) => "`starttls` is \"off\"",
             Some(_) => "TLS ends here",
         };
@@ -243,12 +256,16 @@ async fn tell_path(gate: &session::Settings, peer: SocketAddr, offer: &Offer, ou
     if addr::canonical(peer.ip()).is_loopback() {
         return tell_side_door(gate, peer, out).await;
     }
-    let claims = match settings.announce {
-        Announce::Nothing => "goes around gatepost",
-        _ => "goes around gatepost, and may claim any address there",
+    let what =
+        format!("{peer} is on the network: whoever reaches it goes around gatepost{}", claims(settings.announce));
+    let remedy = match settings.announce {
+        Announce::Transparent => {
+            "let a firewall admit to that port only what comes from gatepost's host: clients' addresses are on it, so by \
+             interface or by link-layer address"
+        }
+        _ => "let a firewall on the MTA's host admit gatepost alone to that port",
     };
-    let what = format!("{peer} is on the network: whoever reaches it {claims}");
-    out.note(Topic::Backend, what, "let a firewall on the MTA's host admit gatepost alone to that port");
+    out.note(Topic::Backend, what, remedy);
     if settings.tls.is_none() && matches!(gate.tls, Tls::EndToEnd) && offer.keywords.has(Keyword::StartTls) {
         return;
     }
@@ -268,7 +285,8 @@ async fn tell_path(gate: &session::Settings, peer: SocketAddr, offer: &Offer, ou
 
 /// Whether the backend's port, meant for this host alone, is open towards the network too.
 async fn tell_side_door(gate: &session::Settings, peer: SocketAddr, out: &mut Findings) {
-    if gate.backend.announce == Announce::Nothing {
+    let announce = gate.backend.announce;
+    if announce == Announce::Nothing {
         return;
     }
     for own in [own_address("192.0.2.1:9"), own_address("[2001:db8::1]:9")].into_iter().flatten() {
@@ -277,11 +295,26 @@ async fn tell_side_door(gate: &session::Settings, peer: SocketAddr, out: &mut Fi
             continue;
         }
         if let Ok(Ok(_)) = timeout(Duration::from_secs(1), TcpStream::connect(door)).await {
-            let what =
-                format!("the backend's port is open at {door} as well: whoever reaches it may claim any address");
+            let what = format!(
+                "the backend's port is open at {door} as well: whoever reaches it goes around gatepost{}",
+                claims(announce)
+            );
             let remedy = format!("have the MTA listen at {peer} only, or keep the network out by a firewall");
-            out.warn(Topic::Backend, what, remedy);
+            if matches!(announce, Announce::Proxy(_)) {
+                out.warn(Topic::Backend, what, remedy);
+            } else {
+                out.note(Topic::Backend, what, remedy);
+            }
         }
+    }
+}
+
+/// What whoever reaches the backend may do besides. XCLIENT is believed from addresses that the MTA names, a header from
+/// anybody.
+fn claims(announce: Announce) -> &'static str {
+    match announce {
+        Announce::Proxy(_) => ", and may claim any address there",
+        Announce::Transparent | Announce::Xclient | Announce::Header | Announce::Nothing => "",
     }
 }
 

@@ -15,6 +15,7 @@ use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
 use super::finding::{Findings, Topic};
+use crate::dns;
 use crate::dnsbl::{self, Dnsbl, Failure, Finding};
 use crate::journal::text::escape;
 
@@ -23,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An answer that takes longer holds strangers up.
 const SLOW: Duration = Duration::from_secs(1);
+
+/// How many of the name servers for clients' names are looked at.
+const SERVERS: usize = 4;
 
 /// Resolvers that anybody may ask, and from which most lists take no questions.
 const PUBLIC: [&str; 22] = [
@@ -133,6 +137,45 @@ fn is_public(ip: IpAddr) -> bool {
     PUBLIC.iter().any(|public| public.parse() == Ok(ip))
 }
 
+/// The name servers by which clients' host names are found, for an MTA that is told them: each is asked for one.
+pub(super) async fn names(settings: &dns::names::Settings, out: &mut Findings) {
+    const REMEDY: &str = "see to `dns.nameservers`, or /etc/resolv.conf; meanwhile the MTA is told that nobody knows the \
+                          client's name, and may put clients off for that";
+    let servers = if settings.nameservers.is_empty() { name_servers(None) } else { settings.nameservers.clone() };
+    let mut answers = Vec::new();
+    let mut silent = Vec::new();
+    for &server in servers.iter().take(SERVERS) {
+        let begin = Instant::now();
+        match ask_for_a_name(server).await {
+            true => answers.push((server.to_string(), begin.elapsed())),
+            false => silent.push(server.to_string()),
+        }
+    }
+    let Some(slowest) = answers.iter().map(|(_, took)| *took).max() else {
+        let silent = if silent.is_empty() { "there is none".to_owned() } else { silent.join(", ") };
+        return out.away(Topic::Resolver, format!("no name server finds the names of clients: {silent}"), REMEDY);
+    };
+    if !silent.is_empty() {
+        let what = format!("{} does not answer, and is asked for the names of clients", silent.join(", "));
+        out.warn(Topic::Resolver, what, REMEDY);
+    }
+    let shown: Vec<&str> = answers.iter().map(|(server, _)| server.as_str()).collect();
+    let what = format!("{} finds the names of clients, within {} ms", shown.join(", "), slowest.as_millis());
+    if slowest > SLOW {
+        out.warn(Topic::Resolver, what, "clients wait for it once they have passed; run a resolver of your own");
+    } else {
+        out.fine(Topic::Resolver, what);
+    }
+}
+
+/// Whether this name server answers where a client's name is asked for. Nobody has the address (RFC 5737), and resolvers
+/// know that by themselves (RFC 6303): that there is no name is the answer.
+async fn ask_for_a_name(server: SocketAddr) -> bool {
+    let Some(resolver) = resolver(&[server]) else { return false };
+    let nobody = Name::from(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+    look_up(&resolver, &nobody.to_ascii(), RecordType::PTR).await.is_some()
+}
+
 /// The gate's name: whether the DNS has it, and whether it is this host's. Senders find us by MX, so all of it is only
 /// worth a note.
 pub(super) async fn host_name(hostname: &str, servers: &[SocketAddr], out: &mut Findings) {
@@ -229,7 +272,7 @@ fn pointer(record: &RData) -> Option<String> {
 }
 
 /// Whether this host has the address: only then can it be bound.
-fn is_ours(ip: IpAddr) -> bool {
+pub(super) fn is_ours(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 

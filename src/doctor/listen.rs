@@ -6,13 +6,16 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::finding::{Findings, Topic};
+use crate::addr;
 use crate::journal::text::escape;
+use crate::proxy_header::{self, Header, Version};
 use crate::session;
 
 /// How long whoever holds a port has for its first words.
@@ -21,11 +24,28 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The most that is read of them.
 const WORDS: u64 = 512;
 
+/// What stands before a visit's id in gatepost's refusals.
+const VISIT: &[u8] = b"; visit ";
+
+/// How many networks of load balancers are shown.
+const SHOWN: usize = 8;
+
 /// The most that is read of what an admin interface says.
 const METRICS: u64 = 1 << 20;
 
 /// The gate's addresses. `stands` says that gatepost runs and answers at the file's admin address.
 pub(super) async fn gate(gate: &session::Settings, stands: bool, out: &mut Findings) {
+    if let Some(proxies) = &gate.proxies {
+        let from: Vec<String> = proxies.from.iter().take(SHOWN).map(network).collect();
+        let more = if proxies.from.len() > SHOWN { ", …" } else { "" };
+        let what = format!(
+            "connections are taken from {}{more} only, and whoever they announce is the client",
+            from.join(", ")
+        );
+        let remedy =
+            "let a firewall keep everybody but the load balancers away: who connects from there can claim any address";
+        out.note(Topic::Listen, what, remedy);
+    }
     for &address in &gate.listen {
         match bind(address) {
             Ok(()) => out.fine(Topic::Listen, format!("{address} is free")),
@@ -58,12 +78,22 @@ pub(super) async fn gate(gate: &session::Settings, stands: bool, out: &mut Findi
 
 /// Somebody else has it, or a gatepost without an admin address.
 async fn held(gate: &session::Settings, address: SocketAddr, out: &mut Findings) {
-    let words = greeting(address).await;
+    let words = greeting(gate, address).await;
     let said = match &words {
         Some(words) => format!("it says: {}", escape(words.trim_ascii(), 160)),
         None => "it says nothing".to_owned(),
     };
     let name = words.as_deref().unwrap_or_default();
+    if refuses_as_gatepost(name) {
+        let what = format!("{address} is in use, by a gatepost; {said}");
+        let remedy = if gate.proxies.is_some() {
+            "fine: from here nobody is let in at a gate behind a load balancer; with `admin` in the file, doctor can tell \
+             more"
+        } else {
+            "if that is not this gate, find out which by `ss -ltnp`; with `admin` in the file, doctor can tell more"
+        };
+        return out.note(Topic::Listen, what, remedy);
+    }
     let ours = [format!("220-{}", gate.hostname), format!("220 {}", gate.hostname)];
     if ours.iter().any(|front| name.starts_with(front.as_bytes())) {
         let what = format!("{address} is in use, by what greets as {}; {said}", gate.hostname);
@@ -88,8 +118,15 @@ fn bind(address: SocketAddr) -> io::Result<()> {
 }
 
 /// The first words of whoever listens there. Nothing is said to him: it may be a gatepost, to which we would speak early.
-async fn greeting(address: SocketAddr) -> Option<Vec<u8>> {
+/// But one that takes us for a load balancer waits for a header: for one of the kind that a check has.
+async fn greeting(gate: &session::Settings, address: SocketAddr) -> Option<Vec<u8>> {
     let mut stream = timeout(PATIENCE, TcpStream::connect(reachable(address))).await.ok()?.ok()?;
+    let own = addr::canonical(stream.local_addr().ok()?.ip());
+    if gate.proxies.as_ref().is_some_and(|proxies| proxies.from.iter().any(|network| network.contains(&own))) {
+        let mut header = Vec::new();
+        proxy_header::write(&mut header, Version::V2, &Header::Local);
+        stream.write_all(&header).await.ok()?;
+    }
     let mut words = Vec::new();
     // More than a line is not needed, and a server waits for us behind it.
     while !words.contains(&b'\n') && (words.len() as u64) < WORDS {
@@ -99,6 +136,17 @@ async fn greeting(address: SocketAddr) -> Option<Vec<u8>> {
         }
     }
     (!words.is_empty()).then(|| words.split(|&byte| byte == b'\n').next().unwrap_or_default().to_vec())
+}
+
+/// Whether these are words by which gatepost turns somebody away, whatever its name is: each such reply names the visit.
+fn refuses_as_gatepost(words: &[u8]) -> bool {
+    let refused = words.starts_with(b"421 ") || words.starts_with(b"521 ");
+    refused && words.windows(VISIT.len()).any(|part| part == VISIT)
+}
+
+/// A network, or a host without its prefix length.
+fn network(network: &IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() { network.addr().to_string() } else { network.to_string() }
 }
 
 /// Everywhere is also here.

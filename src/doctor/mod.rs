@@ -14,7 +14,7 @@
 //! | `talk` | one conversation with a backend |
 //! | `backend` | meeting it: connection, greeting, offer |
 //! | `strangers` | whom it relays for |
-//! | `announce` | whether it believes who the client is |
+//! | `announce` | whether it learns, and believes, who the client is |
 //! | `tls`, `certificate` | certificates and TLS, on all sides |
 //! | `listen` | the gate's ports |
 //! | `dns` | the host's name, the name servers, the lists |
@@ -37,6 +37,7 @@ use tokio::time::timeout;
 
 pub use self::finding::{Fault, Finding, Findings, Level, Topic};
 pub use self::report::{Report, Section};
+use crate::backend::Announce;
 use crate::config::Config;
 use crate::session;
 
@@ -86,9 +87,15 @@ async fn examine_gate(gate: session::Settings, stands: bool) -> Section {
 async fn examine_backend(gate: &session::Settings, out: &mut Findings) {
     let Some(met) = backend::meet(gate, out).await else { return };
     tls::through(gate, &met, out).await;
+    if !announce::is_told(gate.backend.announce) {
+        announce::tell_unannounced(gate, &met, out);
+        return strangers::examine_unannounced(gate, &met, out).await;
+    }
+    let visitors = announce::introduce(gate, &met, out).await;
+    let Some(first) = visitors.first() else { return };
     let mut relay = Findings::default();
-    let seen = strangers::examine(gate, &mut relay).await;
-    announce::examine(gate, &met, &seen, out).await;
+    let seen = strangers::examine(gate, &met, &visitors, &mut relay).await;
+    announce::examine(gate, &met, first.client.ip(), &seen, out).await;
     out.append(relay);
 }
 
@@ -109,7 +116,15 @@ async fn examine_host(config: &Config, out: &mut Findings) {
             }
         }
     };
-    tokio::join!(lists, names);
+    let mut named = Findings::default();
+    let clients = async {
+        // Nobody else's host name is asked for.
+        if config.gates.iter().any(|gate| gate.backend.announce == Announce::Xclient) {
+            dns::names(&config.dns, &mut named).await;
+        }
+    };
+    tokio::join!(lists, names, clients);
+    out.append(named);
     out.append(heard);
 }
 

@@ -103,6 +103,13 @@ impl Talk {
         let _ = self.say("QUIT").await;
     }
 
+    /// Hears the greeting and leaves, where all that mattered was to get there.
+    pub(super) async fn greet_and_leave(mut self) {
+        if self.hear().await.is_ok() {
+            self.leave().await;
+        }
+    }
+
     /// Both ends of the connection: ours, the backend's.
     pub(super) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
         let tcp = match &self.connection {

@@ -12,29 +12,27 @@
 
 mod answer;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use self::answer::{Answer, Meaning, Stage};
+use super::announce::NAME;
+use super::backend::Met;
 use super::finding::{Findings, Topic};
 use super::talk::{Said, Talk};
 use super::tls;
-use crate::backend::{self, Announce, Visitor};
+use crate::backend::{self, Visitor};
 use crate::session::{self, Scene};
 
-/// Whom the stranger is: addresses for documentation (RFC 5737, RFC 3849), which nobody has and nobody trusts.
-pub(super) const STRANGER_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const STRANGER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-
-/// Where the stranger would have connected to, where the gate listens everywhere.
-const HERE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 25);
-const HERE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x25);
-
-/// The name in the first EHLO: an MTA may echo it, so it must not hold an address.
-const NAME: &str = "doctor.gatepost.invalid";
+/// Mail is asked to be taken for this address, where no stranger has one to offer: nobody's (RFC 5737).
+const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// What the backend showed of how it takes a stranger.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Seen {
+    /// The address that gatepost itself connects from.
+    ours: IpAddr,
+    /// Whether a stranger was greeted with 220.
+    pub greeted: bool,
     /// What it said that names a stranger's address, or gatepost's own.
     pub named: Option<(Named, String)>,
     /// Whether a stranger may relay, where that could be told.
@@ -48,7 +46,7 @@ pub(super) struct Seen {
 pub(super) enum Named {
     /// The one that was announced.
     Stranger,
-    /// The connection's own.
+    /// The one that gatepost itself connects from.
     Gatepost,
 }
 
@@ -59,18 +57,17 @@ struct Domains {
     own: String,
 }
 
-/// Asks, and tells what came of it.
-pub(super) async fn examine(gate: &session::Settings, out: &mut Findings) -> Seen {
+/// Asks where clients are not announced: what gatepost may do, every client may. Tells what came of it.
+pub(super) async fn examine_unannounced(gate: &session::Settings, met: &Met, out: &mut Findings) {
+    let tried = Tried::everything(gate, None, &Domains::of(&gate.hostname), &mut Seen::by(met)).await;
+    tell_unannounced(gate, &tried, out);
+}
+
+/// Asks as each of these, and tells what came of it.
+pub(super) async fn examine(gate: &session::Settings, met: &Met, visitors: &[Visitor<'_>], out: &mut Findings) -> Seen {
     let domains = Domains::of(&gate.hostname);
-    let mut seen = Seen::default();
-    if gate.backend.announce == Announce::Nothing {
-        let tried = Tried::everything(gate, None, &domains, &mut seen).await;
-        seen.gatepost_relays = tried.relays();
-        seen.stranger_relays = seen.gatepost_relays;
-        tell_unannounced(gate, &tried, out);
-        return seen;
-    }
-    for visitor in visitors(&gate.listen) {
+    let mut seen = Seen::by(met);
+    for &visitor in visitors {
         let tried = Tried::everything(gate, Some(visitor), &domains, &mut seen).await;
         tell_stranger(gate, visitor.client.ip(), &tried, out);
         // One that may is enough.
@@ -88,18 +85,6 @@ pub(super) async fn examine(gate: &session::Settings, out: &mut Findings) -> See
         out.note(Topic::Relay, what, remedy);
     }
     seen
-}
-
-/// A stranger of each family that the gate serves.
-fn visitors(listen: &[SocketAddr]) -> Vec<Visitor<'static>> {
-    let visitor = |of_family: fn(&&SocketAddr) -> bool, client: IpAddr, here: IpAddr| {
-        let local = listen.iter().find(of_family)?;
-        let ip = if local.ip().is_unspecified() { here } else { local.ip() };
-        Some(Visitor::new((client, 40_000).into(), (ip, local.port()).into()))
-    };
-    let v4 = visitor(|listen| listen.is_ipv4(), STRANGER_V4.into(), HERE_V4.into());
-    let v6 = visitor(|listen| listen.is_ipv6(), STRANGER_V6.into(), HERE_V6.into());
-    v4.into_iter().chain(v6).collect()
 }
 
 impl Domains {
@@ -157,10 +142,11 @@ impl Tried {
         if tried.relays() == Some(true) || tried.is_refused_altogether() {
             return tried;
         }
+        let nobody = visitor.map(|visitor| visitor.client.ip()).filter(IpAddr::is_ipv4).unwrap_or(NOBODY.into());
         let to = |way, to: String| attempt(way, String::new(), to);
         let by_recipient = vec![
             to(Way::Plain, format!("@{own}:{foreigner}")),
-            to(Way::Plain, format!("doctor-probe@[{STRANGER_V4}]")),
+            to(Way::Plain, format!("doctor-probe@[{nobody}]")),
             to(Way::Rewritten, format!("doctor-probe%{foreign}@{own}")),
             to(Way::Rewritten, format!("\"{foreigner}\"@{own}")),
             to(Way::Control, format!("doctor-probe-no-such-user@{own}")),
@@ -289,6 +275,7 @@ async fn open(
     if greeting.code.number() != 220 {
         return Err(Answer::of(Stage::Opening, &greeting));
     }
+    seen.greeted |= visitor.is_some();
     let names = match visitor {
         None => vec![gate.hostname.clone()],
         Some(visitor) => vec![NAME.to_owned(), literal(visitor.client.ip())],
@@ -299,7 +286,7 @@ async fn open(
         if at == 0
             && let Some(visitor) = visitor
         {
-            seen.look(&talk, visitor, &hello);
+            seen.look(visitor, &hello);
         }
         last = hello;
     }
@@ -322,7 +309,7 @@ async fn transact(talk: &mut Talk, attempt: &Attempt, visitor: Option<Visitor<'_
         }
         let rcpt = talk.say(&format!("RCPT TO:<{}>", attempt.to)).await?;
         if visitor.is_some() {
-            seen.look_for_ours(talk, &rcpt);
+            seen.look_for_ours(&rcpt);
         }
         // One that hangs up now has answered all the same.
         let _ = talk.say("RSET").await;
@@ -332,19 +319,23 @@ async fn transact(talk: &mut Talk, attempt: &Attempt, visitor: Option<Visitor<'_
 }
 
 impl Seen {
+    fn by(met: &Met) -> Self {
+        let ours = met.local.ip().to_canonical();
+        Self { ours, greeted: false, named: None, stranger_relays: None, gatepost_relays: None }
+    }
+
     /// Notes whose address a reply names.
-    fn look(&mut self, talk: &Talk, visitor: Visitor<'_>, said: &Said) {
+    fn look(&mut self, visitor: Visitor<'_>, said: &Said) {
         if addresses(&said.words()).contains(&visitor.client.ip()) {
             self.named = Some((Named::Stranger, said.shown()));
         } else {
-            self.look_for_ours(talk, said);
+            self.look_for_ours(said);
         }
     }
 
     /// The same where the stranger's address stands in what was said before: an echo tells nothing.
-    fn look_for_ours(&mut self, talk: &Talk, said: &Said) {
-        let Some((ours, _)) = talk.ends() else { return };
-        if self.named.is_none() && addresses(&said.words()).contains(&ours.ip().to_canonical()) {
+    fn look_for_ours(&mut self, said: &Said) {
+        if self.named.is_none() && addresses(&said.words()).contains(&self.ours) {
             self.named = Some((Named::Gatepost, said.shown()));
         }
     }
@@ -392,7 +383,7 @@ fn tell_unannounced(gate: &session::Settings, tried: &Tried, out: &mut Findings)
             attempt.from, attempt.to, answer.said
         );
         let remedy = "stop this gate until it is mended. Set announce = \"proxy-v2\" and have the MTA expect it (Postfix: \
-                      smtpd_upstream_proxy_protocol = haproxy; Exim: hosts_proxy); or take gatepost's address out of what \
+                      smtpd_upstream_proxy_protocol = haproxy; Exim: hosts_proxy), or another way that it knows; or take gatepost's address out of what \
                       the MTA trusts (Postfix: mynetworks; Exim: relay_from_hosts)";
         return out.wrong(Topic::Relay, what, remedy);
     }
@@ -443,19 +434,6 @@ mod tests {
             let expected: Vec<IpAddr> = expected.iter().map(|ip| ip.parse().unwrap()).collect();
             assert_eq!(addresses(words), expected, "{words}");
         }
-    }
-
-    #[test]
-    fn there_is_a_stranger_for_each_family() {
-        let listen: Vec<SocketAddr> = ["[::]:25", "0.0.0.0:25", "127.0.0.1:2025"].map(|at| at.parse().unwrap()).into();
-        let visitors = visitors(&listen);
-        let ends: Vec<String> = visitors.iter().map(|one| format!("{} -> {}", one.client, one.local)).collect();
-        assert_eq!(ends, ["192.0.2.1:40000 -> 192.0.2.25:25", "[2001:db8::1]:40000 -> [2001:db8::25]:25"]);
-        assert!(visitors_are_same_family(&visitors));
-    }
-
-    fn visitors_are_same_family(visitors: &[Visitor<'_>]) -> bool {
-        visitors.iter().all(|one| one.client.is_ipv4() == one.local.is_ipv4())
     }
 
     fn tried(answers: &[(Way, Meaning)]) -> Tried {

@@ -643,6 +643,16 @@ struct Renewing {
     relay: JoinHandle<Ending>,
 }
 
+impl Renewing {
+    /// The client says RSET, and the backend before answers.
+    async fn reset(&mut self) {
+        say(&mut self.client, "RSET\r\n").await;
+        expect(&mut self.before, "RSET\r\n").await;
+        say(&mut self.before, "250 done\r\n").await;
+        expect(&mut self.client, "250 done\r\n").await;
+    }
+}
+
 const READY: &str = "220 2.0.0 Ready to start TLS\r\n";
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
@@ -662,10 +672,7 @@ fn renewing(room: usize, takes: Duration, had: bool, stop: impl Future<Output = 
 #[tokio::test(start_paused = true)]
 async fn behind_tls_there_is_a_backend_that_has_heard_nothing() {
     let mut relay = renewing(1 << 16, HANDSHAKE, true, pending());
-    say(&mut relay.client, "RSET\r\n").await;
-    expect(&mut relay.before, "RSET\r\n").await;
-    say(&mut relay.before, "250 done\r\n").await;
-    expect(&mut relay.client, "250 done\r\n").await;
+    relay.reset().await;
     let begun = Instant::now();
     say(&mut relay.client, "STARTTLS\r\n").await;
     expect(&mut relay.client, READY).await;
@@ -717,6 +724,7 @@ async fn what_the_backend_before_still_said_is_void() {
 async fn a_client_is_not_charged_for_the_wait_for_another_backend() {
     // More than a command may take, and nearly all that the commands up to a message may take.
     let mut relay = renewing(1 << 16, Duration::from_secs(490), true, pending());
+    relay.reset().await;
     say(&mut relay.client, "STARTTLS\r\n").await;
     expect(&mut relay.client, READY).await;
     let begun = Instant::now();

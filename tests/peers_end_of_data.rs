@@ -106,7 +106,7 @@ fn column(mta: &Mta, rows: &[Row], certificates: &Certificates) -> (Vec<String>,
         chain.display(),
         key.display(),
     );
-    let gate = File { gate: &tls, sections: "[tests]\npregreet = \"off\"", ..File::default() }.before(mta.proxied());
+    let gate = File { gate: &tls, ..File::default() }.before(mta.proxied());
     let began = Instant::now();
     let cells = play_all(mta, &gate, rows);
     let played = began.elapsed();
@@ -157,12 +157,10 @@ fn renamed(data: &[u8], from: &str, to: &str) -> Vec<u8> {
     renamed
 }
 
-/// Where its client comes from: no other does. The gate lets it speak with the MTA from the start, unless that would end
-/// at the second EHLO.
-fn source(mta: &Mta, row: usize, way: usize) -> Ipv4Addr {
+/// Where its client comes from: no other does. The gate knows it, and lets it speak with the MTA from the start.
+fn source(row: usize, way: usize) -> Ipv4Addr {
     let byte = |number: usize| u8::try_from(number).expect("not so many rows");
-    let network = if WAYS[way].1 == Way::Tls && !mta.second_hello { 8 } else { 9 };
-    Ipv4Addr::new(127, network, byte(way), byte(row + 1))
+    Ipv4Addr::new(127, 9, byte(way), byte(row + 1))
 }
 
 /// All sessions with one MTA.
@@ -188,7 +186,7 @@ fn play_all(mta: &Mta, gate: &Gate, rows: &[Row]) -> Vec<Cell> {
                 play.answers = vec![Answer::Class(5)];
             }
             let server = if through_the_gate { gate.smtp() } else { mta.plain() };
-            let heard = visit::play(by, source(mta, row, way), server, &play, &cell);
+            let heard = visit::play(by, source(row, way), server, &play, &cell);
             cells.lock().unwrap_or_else(PoisonError::into_inner).push(Cell { row, way, play, heard });
         }
     };
@@ -223,7 +221,7 @@ fn beliefs(mta: &Mta, gate: &Gate, cells: &[Cell]) -> Vec<Belief> {
     }
     let belief = |cell: &Cell| Belief {
         client: cell.heard.accepted(&cell.play.answers),
-        gate: WAYS[cell.way].0.then(|| accepted[&source(mta, cell.row, cell.way).to_string()]),
+        gate: WAYS[cell.way].0.then(|| accepted[&source(cell.row, cell.way).to_string()]),
         mta: delivered.remove(&name(cell.row, cell.way)).unwrap_or_default(),
     };
     let beliefs: Vec<Belief> = cells.iter().map(belief).collect();

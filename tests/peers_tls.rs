@@ -21,6 +21,7 @@ use host::dialogue::Dialogue;
 use host::exim;
 use host::gate::Gate;
 use host::letter::Letter;
+use host::opensmtpd::OpenSmtpd;
 use host::peers::{Peer, present};
 use host::postfix::{self, Postfix};
 use host::sink::Sink;
@@ -118,6 +119,38 @@ fn every_client_delivers_under_tls_to_postfix() {
             assert_eq!(told, 3, "{client:?}: and says so in Received");
         }
     }
+}
+
+/// To whom a second EHLO is an error: it is not the MTA that has heard the first that clients speak with under TLS.
+#[test]
+fn known_clients_deliver_under_tls_to_opensmtpd() {
+    if !present(&[&CLIENTS[..], &[Peer::OpenSmtpd, Peer::OpenSsl]].concat()) {
+        return;
+    }
+    let (certificates, sink) = (Certificates::make(), Sink::start());
+    let mta = OpenSmtpd::start(sink.address());
+    let mut twice = Dialogue::with(mta.plain());
+    twice.expect("220");
+    twice.say("EHLO client.test").expect("250");
+    twice.say("EHLO client.test").expect("503 5.5.1");
+    let gate = peers::tls::before(mta.proxied(), &certificates, "");
+    let mut letters = Vec::new();
+    for (number, client) in (1..).zip(Client::ALL) {
+        let source = Ipv4Addr::new(127, 9, 5, number);
+        let letter = Letter::short();
+        client.send(&call(&gate, Encryption::StartTls, source, &certificates), &letter).assert_accepted();
+        let visit = gate.wait_for_record(|visit| visit["client"] == source.to_string());
+        assert_secure(&visit);
+        assert_eq!(visit["recognition"], "allowed", "{visit}");
+        letters.push((letter, source));
+    }
+    let kept = sink.wait_for(letters.len());
+    for (letter, source) in &letters {
+        letter.assert_arrived_once(data(&kept), 1);
+        assert_eq!(data(&kept).filter(|mail| received_from(mail, *source)).count(), 1);
+    }
+    let visits = gate.metric("gatepost_backend_connections_total", &[("gate", "mx")]);
+    assert_eq!(visits, Some(letters.len() as f64), "visits, not connections");
 }
 
 /// That they verify is what makes the test above one of the certificate, too.

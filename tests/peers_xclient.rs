@@ -19,7 +19,7 @@ use serde_json::json;
 
 use host::backend::{Act, Backend, Manners};
 use host::certificates::Certificates;
-use host::client::{Call, Client, swaks};
+use host::client::{Call, Client, Encryption, swaks};
 use host::dialogue::{Dialogue, stuffed};
 use host::dns::NameServer;
 use host::exim::{self, Exim};
@@ -180,6 +180,28 @@ fn postfix_hears_by_xclient_under_tls_and_of_ipv6() {
     postfix.wait_for_log(&["TLS connection established from ", "[127.0.0.1]"]);
     let kept = sink.wait_for(letters.len());
     letters.iter().for_each(|letter| letter.assert_arrived_once(data(&kept), 1));
+}
+
+#[test]
+fn postfix_hears_it_again_behind_starttls_at_the_gate() {
+    if !present(&[Peer::Postfix, Peer::Swaks, Peer::OpenSsl]) {
+        return;
+    }
+    let (sink, names, certificates) = (Sink::start(), name_server(), Certificates::make());
+    let postfix = started(&sink, &[]);
+    let (chain, key) = (certificates.chain("mx.test"), certificates.key("mx.test"));
+    let (chain, key) = (chain.display(), key.display());
+    let tls = format!("[gate.tls]\nstarttls = \"here\"\ncertificates = [{{ chain = \"{chain}\", key = \"{key}\" }}]");
+    let gate = gate(postfix.xclient(), &names, &tls);
+    // Known: it spoke with the MTA in the clear before, over a connection that heard of it too.
+    let letter = Letter::short();
+    let call = Call::to(gate.smtp()).from(ALLOWED).over(Encryption::StartTls).verifying(certificates.authority());
+    Client::Swaks.send(&call, &letter).assert_accepted();
+    letter.assert_arrived_once(data(&sink.wait_for(1)), 1);
+    let record = &visits(&gate, ALLOWED, 1)[0];
+    assert_record(record, &[("outcome", json!("relayed")), ("accepted", json!(1)), ("note", json!(null))]);
+    postfix.wait_for_log(&[&format!(": client=unknown[{ALLOWED}]")]);
+    assert!(!gate.complaints().contains("XCLIENT"), "{}", gate.complaints());
 }
 
 #[test]

@@ -17,7 +17,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use gatepost::relay::ending::{BackendFault, End, Event, ProtocolFault, Wait};
-use gatepost::relay::{BareNewline, Ending, Limits, NoTls, Opening, Settings, Sides, Timeouts, Tls, Wire, run};
+use gatepost::relay::{
+    BareNewline, Ending, Limits, NoBackend, NoTls, Opening, Renewal, Settings, Sides, Timeouts, Tls, Wire, run,
+};
 use gatepost::smtp::ehlo::{Keyword, Keywords};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
@@ -546,11 +548,20 @@ async fn nothing_is_watched_behind_starttls() {
     assert_eq!(running.ending().await.end, End::TimedOut(Wait::Idle));
 }
 
-/// A client's side on which a handshake takes its time.
+/// A side that takes its time: a client's for a handshake, a backend's for another connection.
 struct Slow {
     stream: DuplexStream,
-    handshake: Duration,
+    takes: Duration,
+    /// Whether there has been a handshake.
     begun: bool,
+    /// The other connection, if one is to be had.
+    anew: Option<DuplexStream>,
+}
+
+impl Slow {
+    fn new(stream: DuplexStream, takes: Duration) -> Self {
+        Self { stream, takes, begun: false, anew: None }
+    }
 }
 
 impl Wire for Slow {
@@ -559,9 +570,17 @@ impl Wire for Slow {
     }
 
     async fn start_tls(&mut self) -> Result<(), NoTls> {
-        tokio::time::sleep(self.handshake).await;
+        tokio::time::sleep(self.takes).await;
         self.begun = true;
         Ok(())
+    }
+
+    async fn renew(&mut self) -> Result<Renewal, NoBackend> {
+        // What it was is gone, however long it takes.
+        self.stream = duplex(1).0;
+        tokio::time::sleep(self.takes).await;
+        self.stream = self.anew.take().ok_or(NoBackend)?;
+        Ok(Renewal::Anew)
     }
 }
 
@@ -590,7 +609,9 @@ impl AsyncWrite for Slow {
 async fn stopped_in_a_handshake(more: u64) -> (End, u64, String) {
     const BEFORE: Duration = Duration::from_secs(10);
     let ((mut client, near), (far, _backend)) = (duplex(1 << 16), duplex(1 << 16));
-    let near = Slow { stream: near, handshake: BEFORE + Duration::from_secs(more), begun: false };
+    let near = Slow::new(near, BEFORE + Duration::from_secs(more));
+    // Another backend is not waited for any more.
+    let far = Slow::new(far, Duration::from_secs(100));
     let sides = Sides { client: near, client_bytes: Vec::new(), backend: far, backend_bytes: Vec::new() };
     let relay = tokio::spawn(async move {
         let begun = Instant::now();
@@ -611,6 +632,135 @@ async fn a_stop_does_not_wait_for_a_handshake_but_lets_an_honest_one_finish() {
     assert_eq!((end, after), (End::Shutdown, 1));
     assert!(said.starts_with("421 "), "{said}");
     assert_eq!(stopped_in_a_handshake(20).await, (End::Shutdown, 2, String::new()));
+}
+
+/// A relay in which TLS with the client ends here, and that gets another backend for it.
+struct Renewing {
+    client: DuplexStream,
+    /// The backend before, and the one behind.
+    before: DuplexStream,
+    behind: DuplexStream,
+    relay: JoinHandle<Ending>,
+}
+
+impl Renewing {
+    /// The client says RSET, and the backend before answers.
+    async fn reset(&mut self) {
+        say(&mut self.client, "RSET\r\n").await;
+        expect(&mut self.before, "RSET\r\n").await;
+        say(&mut self.before, "250 done\r\n").await;
+        expect(&mut self.client, "250 done\r\n").await;
+    }
+}
+
+const READY: &str = "220 2.0.0 Ready to start TLS\r\n";
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// A client that takes `room` bytes at once; another backend takes so long to be had, if it is to be had, and all are to
+/// leave at some time.
+fn renewing(room: usize, takes: Duration, had: bool, stop: impl Future<Output = ()> + Send + 'static) -> Renewing {
+    let ((client, near), (far, before), (fresh, behind)) = (duplex(room), duplex(1 << 16), duplex(1 << 16));
+    let near = Slow::new(near, HANDSHAKE);
+    let far = Slow { anew: had.then_some(fresh), ..Slow::new(far, takes) };
+    let sides = Sides { client: near, client_bytes: Vec::new(), backend: far, backend_bytes: Vec::new() };
+    let limits = Limits { envelope: Duration::from_secs(500), ..Limits::default() };
+    let settings = Settings { limits, ..settings() };
+    let relay = tokio::spawn(async move { run(sides, known(), &settings, stop, |_| {}).await });
+    Renewing { client, before, behind, relay }
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_tls_there_is_a_backend_that_has_heard_nothing() {
+    let mut relay = renewing(1 << 16, HANDSHAKE, true, pending());
+    relay.reset().await;
+    let begun = Instant::now();
+    say(&mut relay.client, "STARTTLS\r\n").await;
+    expect(&mut relay.client, READY).await;
+    // Said while the handshake goes on, or the other backend is waited for.
+    say(&mut relay.client, "MAIL FROM:<>\r\nEHLO client.example\r\n").await;
+    assert_eq!(rest(&mut relay.before).await, "", "it hears nothing more");
+    assert_eq!(begun.elapsed(), HANDSHAKE);
+    expect(&mut relay.client, "503 5.5.1 EHLO first: TLS has begun anew\r\n").await;
+    assert_eq!(begun.elapsed(), HANDSHAKE * 2);
+    expect(&mut relay.behind, "EHLO client.example\r\n").await;
+    say(&mut relay.behind, "250-mx\r\n250-STARTTLS\r\n250 SIZE 9\r\n").await;
+    expect(&mut relay.client, "250-mx\r\n250 SIZE 9\r\n").await;
+    say(&mut relay.client, "QUIT\r\n").await;
+    expect(&mut relay.behind, "QUIT\r\n").await;
+    say(&mut relay.behind, "221 bye\r\n").await;
+    expect(&mut relay.client, "221 bye\r\n").await;
+    drop(relay.client);
+    let ending = relay.relay.await.unwrap();
+    assert_eq!(ending.end, End::Quit);
+    // What both backends took.
+    assert_eq!(ending.tally.to_backend, 6 + 21 + 6);
+}
+
+/// An MTA that had lost patience: what it said then, and that it closed, is nothing to the client, which is spoken to by
+/// another. It is read while the client is slow to take the 220.
+#[tokio::test(start_paused = true)]
+async fn what_the_backend_before_still_said_is_void() {
+    for (words, closes) in [("421 too slow\r\n", true), ("250 what was that?\r\n", false), ("half a", true), ("", true)]
+    {
+        let mut relay = renewing(4, Duration::ZERO, true, pending());
+        say(&mut relay.client, "STARTTLS\r\n").await;
+        expect(&mut relay.client, "220 ").await;
+        say(&mut relay.before, words).await;
+        if closes {
+            relay.before.shutdown().await.unwrap();
+        }
+        tokio::time::sleep(HANDSHAKE).await;
+        expect(&mut relay.client, &READY[4..]).await;
+        say(&mut relay.client, "EHLO client.example\r\n").await;
+        expect(&mut relay.behind, "EHLO client.example\r\n").await;
+        say(&mut relay.behind, "250 mx\r\n").await;
+        expect(&mut relay.client, "250 mx\r\n").await;
+        drop(relay.client);
+        assert_eq!(relay.relay.await.unwrap().end, End::ClientEof, "{words:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_not_charged_for_the_wait_for_another_backend() {
+    // More than a command may take, and nearly all that the commands up to a message may take.
+    let mut relay = renewing(1 << 16, Duration::from_secs(490), true, pending());
+    relay.reset().await;
+    say(&mut relay.client, "STARTTLS\r\n").await;
+    expect(&mut relay.client, READY).await;
+    let begun = Instant::now();
+    assert!(rest(&mut relay.client).await.starts_with("421 4.4.2 "));
+    assert_eq!(begun.elapsed(), HANDSHAKE + Duration::from_secs(490) + COMMAND);
+    drop(relay.client);
+    assert_eq!(relay.relay.await.unwrap().end, End::TimedOut(Wait::Command));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_backend_behind_tls_the_client_is_told_at_once() {
+    let mut relay = renewing(1 << 16, Duration::from_secs(20), false, pending());
+    say(&mut relay.client, "STARTTLS\r\n").await;
+    expect(&mut relay.client, READY).await;
+    say(&mut relay.client, "EHLO client.example\r\n").await;
+    let begun = Instant::now();
+    assert_eq!(rest(&mut relay.client).await, "421 4.3.0 Service not available, try again later\r\n");
+    assert_eq!(begun.elapsed(), HANDSHAKE + Duration::from_secs(20));
+    drop(relay.client);
+    assert_eq!(relay.relay.await.unwrap().end, End::NoBackend);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_wait_for_another_backend() {
+    for had in [true, false] {
+        let stop = HANDSHAKE + Duration::from_secs(10);
+        let mut relay = renewing(1 << 16, Duration::from_secs(20), had, tokio::time::sleep(stop));
+        let begun = Instant::now();
+        say(&mut relay.client, "STARTTLS\r\n").await;
+        expect(&mut relay.client, READY).await;
+        assert_eq!(rest(&mut relay.client).await, "421 4.3.2 Going down, try again later\r\n");
+        assert_eq!(begun.elapsed(), stop);
+        drop(relay.client);
+        assert_eq!(relay.relay.await.unwrap().end, End::Shutdown);
+        assert_eq!(rest(&mut relay.behind).await, "", "nothing was begun with it");
+    }
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use super::ending::{End, Event, ProtocolFault, Tally, Wait};
 use super::flow::Flow;
 use super::machine::{Machine, Step};
 use super::waits::{self, Pace, Waits};
-use super::wire::{self, NoTls};
+use super::wire::{self, NoBackend, NoTls, Renewal};
 use super::{Opening, Settings, Trace, Wire};
 use crate::smtp::reply::REPLY_LIMIT;
 
@@ -99,7 +99,7 @@ pub async fn run_traced<C: Wire, B: Wire>(
                 // The machine has seen to it that nothing said in the clear is left to be read under TLS.
                 Turn::StartTls if !relay.up.is_empty() => break End::ProtocolFault(ProtocolFault::BehindStartTls),
                 Turn::StartTls => {
-                    if let Err(end) = relay.start_tls(&mut client, shutdown.as_mut()).await {
+                    if let Err(end) = relay.start_tls(&mut client, &mut backend, shutdown.as_mut()).await {
                         break end;
                     }
                 }
@@ -188,26 +188,57 @@ impl<E: FnMut(Event)> Relay<'_, E> {
         }
     }
 
-    /// Has the client's side become a TLS connection.
-    async fn start_tls(
+    /// Has the client's side become a TLS connection, and the backend's one that knows nothing of what came before.
+    async fn start_tls<C: Wire, B: Wire>(
         &mut self,
-        client: &mut impl Wire,
-        shutdown: Pin<&mut impl Future<Output = ()>>,
+        client: &mut C,
+        backend: &mut B,
+        mut shutdown: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), End> {
-        let leaving = async {
-            if !self.draining {
-                shutdown.await;
-                self.draining = true;
-                self.machine.drain();
-            }
-        };
-        match wire::start_tls(client, leaving).await {
-            Ok(()) => {
-                self.machine.tls_begun();
-                Ok(())
-            }
+        match wire::start_tls(client, self.leaving(shutdown.as_mut())).await {
+            Ok(()) => self.renew(backend, shutdown).await,
             Err(NoTls::Failed) => Err(End::NoTls),
             Err(NoTls::Shutdown) => Err(End::Shutdown),
+        }
+    }
+
+    /// TLS with the client has begun.
+    async fn renew<B: Wire>(
+        &mut self,
+        backend: &mut B,
+        shutdown: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), End> {
+        // Up to here it was the client's time, and from here on it is not.
+        self.waits.update(self.waiting(), Instant::now(), self.settings);
+        let renewed = tokio::select! {
+            biased;
+            () = self.leaving(shutdown) => None,
+            renewed = backend.renew() => Some(renewed),
+        };
+        self.machine.tls_begun();
+        match renewed {
+            Some(Ok(Renewal::Anew)) => {
+                self.up.discard();
+                self.down.forget();
+                self.backend_deaf = false;
+                Ok(())
+            }
+            // When all are to leave, nothing is begun any more: the machine says so next, whatever backend there is.
+            Some(Ok(Renewal::Kept)) | None => Ok(()),
+            Some(Err(NoBackend)) => {
+                let words = self.machine.no_backend();
+                self.down.replace(0, words);
+                Err(End::NoBackend)
+            }
+        }
+    }
+
+    /// Until all are to leave. The machine is told.
+    async fn leaving(&mut self, shutdown: Pin<&mut impl Future<Output = ()>>) {
+        if !self.draining {
+            shutdown.await;
+            self.draining = true;
+            self.machine.drain();
         }
     }
 

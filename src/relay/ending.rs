@@ -108,6 +108,8 @@ pub enum End {
     Shutdown,
     /// The client asked for TLS here, and the handshake failed.
     NoTls,
+    /// TLS with the client has begun here, and there was no backend to be had for what it would say under it.
+    NoBackend,
     /// After TLS had begun, both sides closed, or one of them reset.
     Opaque,
 }

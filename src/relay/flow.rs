@@ -105,6 +105,13 @@ impl Flow {
         self.unflushed = false;
     }
 
+    /// The side that is read is another connection from here on: what has come over the one before is forgotten.
+    pub(super) fn forget(&mut self) {
+        self.input.consume(self.input.len());
+        self.passed = 0;
+        self.eof = false;
+    }
+
     /// Reads once. `Pending` also where there is no room, or nothing more to come.
     pub(super) fn poll_read(
         &mut self,

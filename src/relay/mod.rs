@@ -38,7 +38,7 @@ pub use self::driver::{Ending, Sides, run, run_traced};
 pub use self::limits::Limits;
 pub use self::tls::Tls;
 pub use self::trace::{LIMIT as TRACE_LIMIT, Trace};
-pub use self::wire::{NoTls, Wire, start_tls};
+pub use self::wire::{NoBackend, NoTls, Renewal, Wire, start_tls};
 pub use crate::smtp::data::BareNewline;
 
 /// How a dialogue is followed.

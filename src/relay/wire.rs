@@ -28,6 +28,14 @@ pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {
     /// Closing is to throw away at once what the other end has not taken, rather than let the kernel offer it for minutes.
     fn give_up(&mut self) {}
 
+    /// Becomes another connection to the same backend, one on which nothing has been said: its greeting has come and been
+    /// taken, and EHLO is due. Asked of the backend's side only, and only once TLS with the client has begun here: what was
+    /// said in the clear is to be known to nobody. It keeps its own deadlines; dropped half way, it leaves a connection that
+    /// has ended.
+    fn renew(&mut self) -> impl Future<Output = Result<Renewal, NoBackend>> + Send {
+        ready(Ok(Renewal::Kept))
+    }
+
     /// Becomes a TLS connection in place, as the server of it; said only where TLS [is offered](Tls::is_offered). All that
     /// was written has been flushed, and no byte has been read that the handshake could need. It keeps its own deadline.
     fn start_tls(&mut self) -> impl Future<Output = Result<(), NoTls>> + Send {
@@ -43,6 +51,19 @@ pub enum NoTls {
     /// It was broken off: everybody is to leave.
     Shutdown,
 }
+
+/// What a backend's side has become.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Renewal {
+    /// Another connection. What came over the one before is void.
+    Anew,
+    /// What it was. It is the client's EHLO that has the backend forget.
+    Kept,
+}
+
+/// No other connection to the backend came about, and the one before is gone. Why, only the backend's side knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoBackend;
 
 /// Has `client` become a TLS connection. Once `leaving` is ready, there are two seconds left for it.
 pub async fn start_tls<C: Wire>(client: &mut C, leaving: impl Future<Output = ()>) -> Result<(), NoTls> {
@@ -81,6 +102,10 @@ impl<W: Wire> Wire for &mut W {
 
     fn give_up(&mut self) {
         (**self).give_up();
+    }
+
+    fn renew(&mut self) -> impl Future<Output = Result<Renewal, NoBackend>> + Send {
+        (**self).renew()
     }
 
     fn start_tls(&mut self) -> impl Future<Output = Result<(), NoTls>> + Send {

@@ -1,7 +1,7 @@
 //! A visit with a task of its own: dialogue, handoff and relay, in order, and departure at the end of every way.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -10,7 +10,8 @@ use super::client::{read_some, say, see_off};
 use super::connection::{self, Connection};
 use super::departure::{self, Report, depart};
 use super::dialogue::{Decision, Dialogue};
-use super::handoff::{self, Handoff, Ready};
+use super::handoff::{self, Handoff, Ready, Trouble};
+use super::renewal::Renewable;
 use super::stranger::Stranger;
 use super::{Guest, House, greeting, refusal};
 use crate::backend::Presence;
@@ -124,7 +125,7 @@ fn conclude(house: &House, guest: &Guest, report: &Report) {
 /// Handed off before a word was said: the backend's own greeting is the client's.
 async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased: bool, mut client: Connection<C>) {
     let decided = Instant::now();
-    let visitor = guest.visitor(client.facts(), report.screen.as_ref());
+    let visitor = guest.visitor(client.facts(), departure::total(report.screen.as_ref()));
     match handoff::direct(&guest, visitor, teased).await {
         Ok(ready) => {
             guest.gate.metrics.handed_off(decided.elapsed());
@@ -168,7 +169,8 @@ async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut 
             Decision::HandOff => {
                 // It has passed, whatever becomes of the backend now: its retry need not wait again.
                 conclude(house, &guest, &dialogue.report);
-                let visitor = guest.visitor(dialogue.client.facts(), dialogue.report.screen.as_ref());
+                let total = departure::total(dialogue.report.screen.as_ref());
+                let visitor = guest.visitor(dialogue.client.facts(), total);
                 match timed(&guest, handoff::replay(&guest, visitor, dialogue.replay())).await {
                     Handoff::Ready(ready) => {
                         let (report, inbox) = dialogue.leave();
@@ -255,6 +257,9 @@ async fn relayed<C: Wire>(
     if let Some(presence) = &mut guest.presence {
         presence.moves_to(State::Relay);
     }
+    let trouble = OnceLock::new();
+    let total = departure::total(report.screen.as_ref());
+    let backend = Renewable::new(backend, &guest, total, client.agreed(), &trouble);
     let sides = Sides { client: &mut client, client_bytes, backend, backend_bytes };
     let settings = &guest.gate.settings.relay;
     let drained = house.draining.cancelled();
@@ -282,11 +287,16 @@ async fn relayed<C: Wire>(
     {
         departure::remember(house, &guest, &screen.abandon(house.clock.now()));
     }
-    if let Some(fault) = handoff::fault(&ending.end) {
+    let trouble = trouble.into_inner();
+    if let Some(fault) = trouble.as_ref().map(Trouble::kind).or_else(|| handoff::fault(&ending.end)) {
         guest.gate.metrics.backend_failed(fault);
     }
     let failure = client.failure().filter(|_| ending.end == End::NoTls);
-    report.note = failure.map(|failure| failure.to_string()).or_else(|| handoff::note(&ending.end));
+    report.note = match (failure, trouble) {
+        (Some(failure), _) => Some(failure.to_string()),
+        (None, Some(trouble)) => Some(format!("after STARTTLS: {trouble}")),
+        (None, None) => handoff::note(&ending.end),
+    };
     report.tally = ending.tally;
     report.tls = client.facts().cloned();
     drop(client);

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -57,11 +57,15 @@ impl Tls {
     }
 }
 
+/// What was agreed on in the handshake with the client, once there was one: for whoever is to know of it while the
+/// connection is in other hands.
+pub(super) type Agreed = Arc<OnceLock<Facts>>;
+
 /// The client's connection.
 pub(super) struct Connection<C> {
     stream: Stream<C>,
     gate: Arc<Gate>,
-    facts: Option<Facts>,
+    facts: Agreed,
     failure: Option<HandshakeFailure>,
 }
 
@@ -75,12 +79,17 @@ enum Stream<C> {
 impl<C: Wire> Connection<C> {
     /// A connection in the clear to `gate`.
     pub(super) fn new(stream: C, gate: &Arc<Gate>) -> Self {
-        Self { stream: Stream::Plain(stream), gate: Arc::clone(gate), facts: None, failure: None }
+        Self { stream: Stream::Plain(stream), gate: Arc::clone(gate), facts: Agreed::default(), failure: None }
     }
 
     /// What was agreed on in the handshake, if there was one.
     pub(super) fn facts(&self) -> Option<&Facts> {
-        self.facts.as_ref()
+        self.facts.get()
+    }
+
+    /// The same, for those who will ask later.
+    pub(super) fn agreed(&self) -> Agreed {
+        Arc::clone(&self.facts)
     }
 
     /// Why there is no TLS, if that was tried and failed.
@@ -132,7 +141,8 @@ impl<C: Wire> Wire for Connection<C> {
         gate.metrics.tls_handshake(accepted.as_ref().err().copied());
         match accepted {
             Ok(stream) => {
-                self.facts = Some(Facts::of(&stream));
+                // There is one handshake on a connection at most.
+                let _ = self.facts.set(Facts::of(&stream));
                 self.stream = Stream::Tls(Box::new(stream));
                 Ok(())
             }
@@ -207,6 +217,6 @@ impl<C: Wire> AsyncWrite for Connection<C> {
 
 impl<C> fmt::Debug for Connection<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("facts", &self.facts).finish_non_exhaustive()
+        f.debug_struct("Connection").field("facts", &self.facts.get()).finish_non_exhaustive()
     }
 }

@@ -81,8 +81,13 @@ pub(super) fn depart(house: &House, guest: Guest, stage: Stage, outcome: Outcome
     drop(guest.place);
 }
 
+/// The sum that the lists made of a client, if any of them said something.
+pub(super) fn total(screen: Option<&Screen>) -> Option<i32> {
+    score(screen).map(|score| score.total)
+}
+
 /// What the lists made of a client, if any of them said something.
-pub(super) fn score(screen: Option<&Screen>) -> Option<Score> {
+fn score(screen: Option<&Screen>) -> Option<Score> {
     screen.map(Screen::score).filter(|score| score.worst.is_some() || score.total != 0)
 }
 

@@ -12,7 +12,6 @@
 //! | no longer offers what the client has already used | 421 |
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Guest;
@@ -20,7 +19,7 @@ use crate::backend::{Connection, Dialled, Failure, Visitor, next_reply};
 use crate::journal::Outcome;
 use crate::metrics::BackendFailure;
 use crate::relay::ending::{BackendFault, End, ProtocolFault, Wait};
-use crate::relay::{self, Opening, Wire};
+use crate::relay::{self, Opening};
 use crate::smtp::ehlo::{Keywords, Offer};
 use crate::smtp::reply::{self, Code, Parsed};
 use crate::smtp::xclient::Hello;
@@ -33,12 +32,6 @@ pub(super) struct Ready {
     pub opening: Opening,
     /// The HELO or EHLO that it has accepted: whether it was EHLO, and the name.
     pub hello: Option<(bool, Box<[u8]>)>,
-}
-
-impl Wire for Connection {
-    fn tcp(&self) -> Option<&TcpStream> {
-        Self::tcp(self)
-    }
 }
 
 /// What there is to replay.
@@ -119,6 +112,23 @@ pub(super) async fn direct(guest: &Guest, visitor: Visitor<'_>, teased: bool) ->
         }
     }
     Ok(Ready { backend: connection, backend_bytes, opening: Opening::Greeting, hello: None })
+}
+
+/// For a client that has begun TLS in the middle of a relay: a backend that nothing has been said to. Its greeting is
+/// nobody's, since the client has had one.
+pub(super) async fn anew(guest: &Guest, visitor: Visitor<'_>) -> Result<Connection, Trouble> {
+    let backend = &guest.gate.backend;
+    let Dialled { mut connection, mut inbox } = backend.dial_named(Some(visitor), guest.host_name()).await?;
+    let code = next_reply(&mut connection, &mut inbox, backend.settings().reply_timeout).await?;
+    if code.number() != 220 {
+        return Err(Trouble::Greeting(code));
+    }
+    take_reply(&mut inbox)?;
+    if !inbox.is_empty() {
+        // It answers what it was not asked.
+        return Err(Failure::NotSmtp.into());
+    }
+    Ok(connection)
 }
 
 /// For a client that gatepost has spoken with.
@@ -224,6 +234,7 @@ pub(super) fn fault(end: &End) -> Option<BackendFailure> {
         End::BackendRefused(_) => Some(BackendFailure::Refused),
         End::BackendFault(_) => Some(BackendFailure::Protocol),
         End::TimedOut(Wait::Reply | Wait::EndOfData | Wait::BackendWrite) => Some(BackendFailure::Timeout),
+        // Among others, `NoBackend`: there is a `Trouble` that tells more.
         _ => None,
     }
 }
@@ -234,7 +245,7 @@ pub(super) fn outcome(end: &End) -> Outcome {
         End::Quit | End::ClientEof | End::ClientReset | End::Opaque => Outcome::Relayed,
         // The backend has said why, in its own words.
         End::BackendRefused(_) => Outcome::Relayed,
-        End::BackendEof | End::BackendFault(_) => Outcome::BackendFailed,
+        End::BackendEof | End::BackendFault(_) | End::NoBackend => Outcome::BackendFailed,
         End::TimedOut(Wait::Reply | Wait::EndOfData | Wait::BackendWrite) => Outcome::BackendFailed,
         End::TimedOut(
             Wait::Command | Wait::Data | Wait::DataRate | Wait::Envelope | Wait::ClientWrite | Wait::Idle,
@@ -250,6 +261,7 @@ pub(super) fn note(end: &End) -> Option<String> {
     let text = match end {
         End::Quit | End::ClientEof | End::Opaque | End::Shutdown => return None,
         End::NoTls => "the TLS handshake failed",
+        End::NoBackend => "there was no backend for what follows TLS",
         End::ClientReset => "the client broke off in the middle of something",
         End::BackendEof => "the backend closed the connection",
         End::BackendRefused(code) => return Some(format!("the backend ended it with {code}")),

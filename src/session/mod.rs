@@ -33,6 +33,7 @@ mod lane;
 mod pregreet;
 mod recall;
 mod refusal;
+mod renewal;
 mod seldom;
 mod stranger;
 #[cfg(test)]
@@ -56,7 +57,6 @@ use crate::metrics::{self, Metrics, Presence};
 use crate::policy::access::AccessList;
 use crate::policy::quota::{self, Place, Sessions};
 use crate::relay::Trace;
-use crate::screen::Screen;
 use crate::smtp::xclient::HostName;
 use crate::time::Timestamp;
 use crate::tls::Facts;
@@ -190,15 +190,14 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// The client as the backend is to hear of it; `tls` is what was agreed on with it by now, `screen` what it was found
-    /// to be.
-    fn visitor(&self, tls: Option<&Facts>, screen: Option<&Screen>) -> Visitor<'static> {
+    /// The client as the backend is to hear of it; `tls` is what was agreed on with it by now, `score` what the lists made
+    /// of it, if they said something.
+    fn visitor(&self, tls: Option<&Facts>, score: Option<i32>) -> Visitor<'static> {
         let tls = tls.map(|facts| proxy_header::Tls {
             version: facts.version,
             cipher: facts.cipher,
             certificate: facts.certificate,
         });
-        let score = departure::score(screen).map(|score| score.total);
         let visit = Some(proxy_header::Visit { id: self.id.symbols(), score });
         Visitor { client: self.client, local: self.local, tls, visit, hello: None }
     }

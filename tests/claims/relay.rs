@@ -29,29 +29,33 @@ use super::stage::Stage;
 /// rest is what the client sends.
 pub fn relay(input: &[u8]) {
     for traced in [false, true] {
-        agree(input, Tls::EndToEnd, traced);
+        agree(input, Tls::EndToEnd, traced, false);
     }
 }
 
 /// The same where TLS with the client ends at the relay: besides, the MTA never hears of STARTTLS, and after it hears
-/// EHLO or HELO before anything that could count on what was said in the clear.
+/// EHLO or HELO before anything that could count on what was said in the clear. All of it holds where that is the MTA from
+/// before, and where it is another one, which knows nothing.
 pub fn relay_ending_tls(input: &[u8]) {
     let before_auth = input.last().is_some_and(|last| last % 2 == 1);
     for traced in [false, true] {
-        agree(input, Tls::Offered { before_auth }, traced);
+        for renews in [false, true] {
+            agree(input, Tls::Offered { before_auth }, traced, renews);
+        }
     }
 }
 
 /// When all of it happens.
 const NOW: Timestamp = Timestamp::from_seconds(1_795_325_533);
 
-fn agree(input: &[u8], tls: Tls, traced: bool) {
+fn agree(input: &[u8], tls: Tls, traced: bool, renews: bool) {
     let Some((&choices, rest)) = input.split_first() else { return };
     let (choices, sent) = rest.split_at(usize::from(choices).min(rest.len()));
     let mut tape = Tape(choices);
     let mut mta = Mta { starttls: !tls.is_offered(), traced, ..Mta::default() };
     let trace = traced.then(|| Trace::new([192, 0, 2, 7].into(), "mx.test", "7K2MQ-9XV4T", || NOW));
     let mut stage = Stage::traced(&settings(), Opening::Greeting, tls, trace);
+    stage.renews = renews;
     mta.greet(&mut tape);
     play(&mut stage, &mut mta, &mut tape, sent);
     let view = View::of(sent, &stage.to_client);
@@ -124,6 +128,9 @@ fn play(stage: &mut Stage, mta: &mut Mta, tape: &mut Tape<'_>, sent: &[u8]) {
         if let Some((at, _)) = stage.tls.filter(|_| !mta.hello_was_due) {
             mta.take(&stage.to_backend[taken..at], tape);
             taken = at;
+            if stage.renews {
+                *mta = mta.renewed();
+            }
             (mta.hello_due, mta.hello_was_due) = (true, true);
         }
         mta.take(&stage.to_backend[taken..], tape);
@@ -182,6 +189,17 @@ impl Mta {
     fn greet(&mut self, tape: &mut Tape<'_>) {
         if let Mood::Usual = self.mood(b"greeting", tape) {
             self.reply(220, b"greeting");
+        }
+    }
+
+    /// Another connection to it, on which it has greeted. What it believes in the end is what it believed on both.
+    fn renewed(&mut self) -> Self {
+        Self {
+            starttls: self.starttls,
+            traced: self.traced,
+            accepted: std::mem::take(&mut self.accepted),
+            begun: self.begun,
+            ..Self::default()
         }
     }
 

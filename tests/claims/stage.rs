@@ -19,6 +19,8 @@ pub struct Stage {
     client_eof: bool,
     from_backend: Vec<u8>,
     backend_eof: bool,
+    /// Whether there is another backend once TLS has begun here, as in the daemon, or the same goes on.
+    pub renews: bool,
     /// What the backend got.
     pub to_backend: Vec<u8>,
     /// What the client got.
@@ -51,6 +53,7 @@ impl Stage {
             client_eof: false,
             from_backend: Vec::new(),
             backend_eof: false,
+            renews: false,
             to_backend: Vec::new(),
             to_client: Vec::new(),
             events: Vec::new(),
@@ -133,6 +136,10 @@ impl Stage {
                     Step::StartTls => {
                         assert!(self.from_client.is_empty(), "said in the clear, read under TLS");
                         self.tls = Some((self.to_backend.len(), self.to_client.len()));
+                        if self.renews {
+                            self.from_backend.clear();
+                            self.backend_eof = false;
+                        }
                         self.machine.tls_begun();
                     }
                     Step::Wait | Step::Hold => break,

@@ -25,9 +25,6 @@ pub struct Mta {
     pub chunking: bool,
     /// How it is told of a gate's clients: a gate's `announce`.
     pub announce: &'static str,
-    /// Whether it takes a second EHLO, as a client says it behind STARTTLS. Where TLS ends at the gate, and the gate lets
-    /// the client speak with the MTA from the start, the MTA hears both.
-    pub second_hello: bool,
     /// Whether it hangs up on a client that does not wait for its replies. It then has not offered PIPELINING.
     pub wants_patience: bool,
     /// Whether it takes a dot out of a line only where there are two, and loses the CRLF in front of an end of data that
@@ -63,7 +60,6 @@ impl Mta {
             name: "Postfix",
             chunking: true,
             announce: "proxy-v2",
-            second_hello: true,
             wants_patience: false,
             careless: false,
             host: Host::Postfix(Postfix::start(&options), sink),
@@ -79,7 +75,6 @@ impl Mta {
             name: "Exim",
             chunking: true,
             announce: "proxy-v2",
-            second_hello: true,
             wants_patience: false,
             careless: false,
             host: Host::Exim(Exim::start(&options), sink),
@@ -93,7 +88,6 @@ impl Mta {
             name: "OpenSMTPD",
             chunking: false,
             announce: "proxy-v2",
-            second_hello: false,
             wants_patience: true,
             careless: false,
             host: Host::OpenSmtpd(started, sink),
@@ -105,7 +99,6 @@ impl Mta {
             name: "aiosmtpd",
             chunking: false,
             announce: "proxy-v2",
-            second_hello: true,
             wants_patience: false,
             careless: false,
             host: Host::Scripted(aiosmtpd::start()),
@@ -117,7 +110,6 @@ impl Mta {
             name: "smtp-server",
             chunking: false,
             announce: "proxy-v1",
-            second_hello: true,
             wants_patience: false,
             careless: true,
             host: Host::Scripted(smtp_server::start()),

@@ -162,7 +162,7 @@ impl Machine {
         } else if !self.offered.has(Keyword::StartTls) {
             Some(Own::StartTlsNotOffered)
         } else if self.authenticated && self.tls.is_offered() {
-            // What it authenticated in the clear must not count under TLS, and the backend cannot be made to forget it.
+            // What it authenticated in the clear must not count under TLS, and it may believe that it would.
             Some(Own::StartTlsAfterAuth)
         } else if self.transaction || self.outstanding.contains(Due::Mail) {
             Some(Own::StartTlsOutOfPlace)

@@ -24,7 +24,8 @@
 //! Where TLS with the client ends here ([`Tls::Offered`]), its STARTTLS goes nowhere: once all before it is answered,
 //! gatepost says 220 itself, and the client is `Upgrading` until the driver has made its side a TLS connection
 //! ([`Step::StartTls`], [`Machine::tls_begun`]). Nothing said before counts after, and until the client says EHLO or HELO
-//! again, nothing reaches the backend that could.
+//! again, nothing reaches the backend that could. Whether that is still the connection from before or another one
+//! ([`Wire::renew`](super::Wire::renew)), the machine need not know: nothing is unanswered at that point.
 //!
 //! ```text
 //!  Commands ── STARTTLS ──► Held ── its turn: 220 ──► Upgrading ── tls_begun ──► Commands (EHLO due)
@@ -225,7 +226,8 @@ impl Machine {
         matches!(self.client, Client::Upgrading)
     }
 
-    /// The client's side has become a TLS connection. What it said in the clear, and what it was told, is forgotten.
+    /// The client's side has become a TLS connection. What it said in the clear, and what it was told, is forgotten; what
+    /// the backend has said since its last answer may be, too.
     pub fn tls_begun(&mut self) {
         self.tls = Tls::Begun;
         self.client = Client::Commands;
@@ -236,6 +238,12 @@ impl Machine {
             trace.forget();
         }
         self.acts.client += 1;
+    }
+
+    /// Ends it because there is no backend for what the client would say under TLS. Returns what it is to be told.
+    pub fn no_backend(&mut self) -> &'static [u8] {
+        self.ended.get_or_insert(End::NoBackend);
+        Own::BackendTrouble.bytes()
     }
 
     /// Asks for an end as soon as no command is unanswered and no transaction under way. Has no effect on TLS.

@@ -10,6 +10,7 @@ mod handoff;
 mod introduction;
 mod lot;
 mod mta;
+mod renewal;
 mod tls;
 
 use std::net::SocketAddr;

@@ -25,8 +25,8 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 /// The start of a handshake: a record that promises more than comes.
 const HALF: &[u8] = &[0x16, 3, 1, 0, 200, 1, 0];
 
-/// A gate for mx.example.com whose own TLS begins after STARTTLS, or comes first; and the certificate that it shows.
-fn post(first: bool) -> (Post, CertificateDer<'static>) {
+/// TLS for mx.example.com that begins after STARTTLS, or comes first; and the certificate that is shown.
+pub(super) fn here(first: bool) -> (Tls, CertificateDer<'static>) {
     let folder = TempDir::new().unwrap();
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec!["mx.example.com".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -39,11 +39,15 @@ fn post(first: bool) -> (Post, CertificateDer<'static>) {
         handshake_timeout: HANDSHAKE,
     };
     let keyring = Keyring::load(shown).unwrap();
-    let mut settings = settings(nobody());
-    settings.tls = Tls::Here(Arc::new(Here { keyring, first, before_auth: true }));
-    let post = Post::new(settings);
+    (Tls::Here(Arc::new(Here { keyring, first, before_auth: true })), certificate.der().clone())
+}
+
+/// A gate with that, and the certificate.
+fn post(first: bool) -> (Post, CertificateDer<'static>) {
+    let (tls, certificate) = here(first);
+    let post = Post::new(Settings { tls, ..settings(nobody()) });
     post.gate.backend.learn(&offer(EHLO));
-    (post, certificate.der().clone())
+    (post, certificate)
 }
 
 /// A visit, with `talk` at the other end of the line in clear: what came of the talk, and the visit's record.
@@ -63,7 +67,8 @@ async fn to_handshake(client: &mut Client<DuplexStream>, first: bool) {
     assert!(client.ask("STARTTLS").await.starts_with("220 "));
 }
 
-async fn secured(
+/// Begins TLS.
+pub(super) async fn secured(
     client: Client<DuplexStream>,
     certificate: CertificateDer<'static>,
 ) -> Client<TlsStream<DuplexStream>> {

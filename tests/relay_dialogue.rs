@@ -321,6 +321,47 @@ fn a_header_field_tells_of_the_replay_of_tls_and_of_auth() {
     );
 }
 
+/// What begins with a blank, or with a byte that goes on as one, would be read as a part of the field.
+#[test]
+fn no_message_continues_the_header_field() {
+    for (sent, seen, between) in [
+        (r"\x20from evil", r"\x20from evil", true),
+        (r"\x09by evil", r"\x09by evil", true),
+        (r"\0evil", r"\x20evil", true),
+        (r"\revil", r"\x20evil", true),
+        (r"", r"", false),
+        (r"Subject: x", r"Subject: x", false),
+    ] {
+        let empty = if between { "toB:" } else { "" };
+        let stage = play_traced(
+            inside(),
+            Tls::EndToEnd,
+            Some((true, b"client.example")),
+            &format!(
+                r"
+                C: RCPT TO:<b@example.org>
+                C: DATA
+                toB: RCPT TO:<b@example.org>
+                toB: DATA
+                B: 250 ok
+                B: 354 go on
+                toC: 250 ok
+                toC: 354 go on
+                toB: Received: from client.example ([192.0.2.7]) by mx.test (gatepost) with ESMTP
+                toB: \x09id 7K2MQ-9XV4T; Sun, 22 Nov 2026 05:32:13 +0000
+                C: {sent}
+                C: .
+                {empty}
+                toB: {seen}
+                toB: .
+                B: 250 taken
+                toC: 250 taken"
+            ),
+        );
+        assert_eq!(stage.tally().header_fields, 128 + 2 * u64::from(between), "{sent:?}");
+    }
+}
+
 #[test]
 fn a_chunk_has_no_place_for_a_header_field() {
     play_traced(

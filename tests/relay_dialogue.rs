@@ -542,9 +542,6 @@ fn parameters_that_were_not_offered_reach_no_backend() {
     let every = Opening::Dialogue { offered: Keywords::ALL, transaction: false };
     let without = |keyword| Opening::Dialogue { offered: Keywords::ALL.without(keyword), transaction: false };
     for (keyword, line) in [
-        (Keyword::Size, "MAIL FROM:<a@b> SIZE=1000"),
-        (Keyword::EightBitMime, "MAIL FROM:<a@b> BODY=8BITMIME"),
-        (Keyword::EightBitMime, "MAIL FROM:<a@b> body=7bit"),
         (Keyword::BinaryMime, "MAIL FROM:<a@b> BODY=BINARYMIME"),
         (Keyword::SmtpUtf8, "MAIL FROM:<a@b> SMTPUTF8"),
         (Keyword::Dsn, "MAIL FROM:<a@b> RET=HDRS ENVID=x+3Dy"),
@@ -558,6 +555,11 @@ fn parameters_that_were_not_offered_reach_no_backend() {
         play(&settings, every, &format!("C: {line}\n toB: {line}\n B: 250 ok\n toC: 250 ok"));
         let stage = play(&settings, without(keyword), &format!("C: {line}\n toC: {UNKNOWN}\n toB: +"));
         assert_eq!(stage.tally().errors, 1, "{line}");
+    }
+    // They bind nobody, and are written after HELO too.
+    let nothing = Opening::Dialogue { offered: Keywords::NONE, transaction: false };
+    for line in ["MAIL FROM:<a@b> SIZE=1000", "MAIL FROM:<a@b> BODY=8BITMIME", "MAIL FROM:<a@b> body=7bit"] {
+        play(&settings, nothing, &format!("C: {line}\n toB: {line}\n B: 250 ok\n toC: 250 ok"));
     }
     for (line, answer) in [
         ("MAIL FROM:<a@b> XSHADOW=1a2b", UNKNOWN),
@@ -583,6 +585,27 @@ fn parameters_that_were_not_offered_reach_no_backend() {
                  B: 250 2\n toC: 250 2"
             ),
         );
+    }
+}
+
+/// What programs write and MTAs take goes on as it is: there is one way to read it.
+#[test]
+fn sloppy_envelopes_go_on() {
+    let nothing = Opening::Dialogue { offered: Keywords::NONE, transaction: false };
+    for line in [
+        "MAIL FROM: <a@b>",
+        "mail from:a@b",
+        "MAIL FROM:\\x09<a@b>\\x20",
+        "MAIL FROM:<>\\x20",
+        "MAIL  FROM:<a@b>  SIZE=1  BODY=7BIT\\x20",
+        "RCPT TO:<a@b>\\x20",
+        "RCPT TO: a@b",
+        "RCPT TO:postmaster",
+        "RCPT TO:<\"a b\"@c>",
+        "RCPT TO:<@x,@y:a@b>",
+        "RCPT TO:<a'b+c=d/e!f%g@h>",
+    ] {
+        play(&settings(), nothing, &format!("C: {line}\n toB: {line}\n B: 250 ok\n toC: 250 ok"));
     }
 }
 

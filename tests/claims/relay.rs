@@ -272,8 +272,12 @@ impl Mta {
             return self.auth(line, tape);
         }
         if matches!(verb.as_slice(), b"MAIL" | b"RCPT") {
-            // Of what it offers, only AUTH has a parameter.
-            let offered = |word: &Vec<u8>| word.to_ascii_uppercase().starts_with(b"AUTH=");
+            // Of what it offers, only AUTH has a parameter; these need no offer.
+            let notices = [&b"SIZE="[..], b"BODY=7BIT", b"BODY=8BITMIME"];
+            let offered = |word: &Vec<u8>| {
+                let word = word.to_ascii_uppercase();
+                word.starts_with(b"AUTH=") || notices.iter().any(|notice| word.starts_with(notice))
+            };
             assert!(parameters(line).iter().all(offered), "{}", line.escape_ascii());
         }
         let code = match verb.as_slice() {

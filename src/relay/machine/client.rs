@@ -148,8 +148,9 @@ impl Machine {
         match command {
             Command::Mail(envelope) | Command::Rcpt(envelope) => {
                 let of = |(keyword, value)| Keyword::of_parameter(keyword, value);
-                let offered = |keyword: Option<Keyword>| keyword.is_some_and(|keyword| self.offered.has(keyword));
-                (!envelope.parameters().map(of).all(offered)).then_some(Own::UnknownParameter)
+                let fine = |keyword: Keyword| self.offered.has(keyword) || keyword.is_mere_notice();
+                let known = envelope.parameters().map(of).all(|keyword| keyword.is_some_and(fine));
+                (!known).then_some(Own::UnknownParameter)
             }
             Command::Malformed { reason: Malformed::Path | Malformed::Parameter, .. } => Some(Own::EnvelopeSyntax),
             _ => None,

@@ -342,31 +342,25 @@ fn write_v2(out: &mut Vec<u8>, header: &Header, extras: &Extras) {
         Header::Unknown => return out.extend_from_slice(&[V2_PROXY, 0, 0, 0]),
         Header::Proxied { source, destination } => (source, destination),
     };
-    let mut tlvs = Vec::new();
-    if let Some(tls) = &extras.tls {
-        write_tls(&mut tlvs, tls);
-    }
-    if let Some(visit) = &extras.visit {
-        write_visit(&mut tlvs, visit);
-    }
-    let length = |block: usize| u16::try_from(block + tlvs.len()).unwrap_or(u16::MAX).to_be_bytes();
-    match same_family(source.ip(), destination.ip()) {
-        Pair::V4(from, to) => {
-            out.extend_from_slice(&[V2_PROXY, 0x11]);
-            out.extend_from_slice(&length(INET));
-            out.extend_from_slice(&from.octets());
-            out.extend_from_slice(&to.octets());
+    let pair = same_family(source.ip(), destination.ip());
+    out.extend_from_slice(match pair {
+        Pair::V4(..) => &[V2_PROXY, 0x11],
+        Pair::V6(..) => &[V2_PROXY, 0x21],
+    });
+    counted(out, |out| {
+        match pair {
+            Pair::V4(from, to) => out.extend([from, to].iter().flat_map(Ipv4Addr::octets)),
+            Pair::V6(from, to) => out.extend([from, to].iter().flat_map(Ipv6Addr::octets)),
         }
-        Pair::V6(from, to) => {
-            out.extend_from_slice(&[V2_PROXY, 0x21]);
-            out.extend_from_slice(&length(INET6));
-            out.extend_from_slice(&from.octets());
-            out.extend_from_slice(&to.octets());
+        out.extend_from_slice(&source.port().to_be_bytes());
+        out.extend_from_slice(&destination.port().to_be_bytes());
+        if let Some(tls) = &extras.tls {
+            write_tls(out, tls);
         }
-    }
-    out.extend_from_slice(&source.port().to_be_bytes());
-    out.extend_from_slice(&destination.port().to_be_bytes());
-    out.extend_from_slice(&tlvs);
+        if let Some(visit) = &extras.visit {
+            write_visit(out, visit);
+        }
+    });
 }
 
 /// PP2_TYPE_SSL: what the client did, whether its certificate was verified (0 if so), and TLVs of its own.
@@ -377,33 +371,43 @@ fn write_tls(out: &mut Vec<u8>, tls: &Tls) {
     const CLIENT_SSL: u8 = 0x01;
     const CLIENT_CERT_CONN: u8 = 0x02;
 
-    let mut value = vec![if tls.certificate { CLIENT_SSL | CLIENT_CERT_CONN } else { CLIENT_SSL }];
-    value.extend_from_slice(&1_u32.to_be_bytes());
-    write_tlv(&mut value, VERSION, tls.version.as_bytes());
-    write_tlv(&mut value, CIPHER, tls.cipher.as_bytes());
-    write_tlv(out, SSL, &value);
+    write_tlv(out, SSL, |out| {
+        out.push(if tls.certificate { CLIENT_SSL | CLIENT_CERT_CONN } else { CLIENT_SSL });
+        out.extend_from_slice(&1_u32.to_be_bytes());
+        write_tlv(out, VERSION, |out| out.extend_from_slice(tls.version.as_bytes()));
+        write_tlv(out, CIPHER, |out| out.extend_from_slice(tls.cipher.as_bytes()));
+    });
 }
 
 fn write_visit(out: &mut Vec<u8>, visit: &Visit) {
     const VISIT: u8 = 0xe0;
     const LAYOUT: u8 = 1;
 
-    let mut value = vec![LAYOUT];
-    value.extend_from_slice(&visit.id);
-    value.extend(visit.score.into_iter().flat_map(i32::to_be_bytes));
-    write_tlv(out, VISIT, &value);
+    write_tlv(out, VISIT, |out| {
+        out.push(LAYOUT);
+        out.extend_from_slice(&visit.id);
+        out.extend(visit.score.into_iter().flat_map(i32::to_be_bytes));
+    });
 }
 
-/// A value that is too long for a TLV is left out; none of ours is.
-fn write_tlv(out: &mut Vec<u8>, kind: u8, value: &[u8]) {
-    if let Ok(length) = u16::try_from(value.len()) {
-        out.push(kind);
-        out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(value);
+fn write_tlv(out: &mut Vec<u8>, kind: u8, value: impl FnOnce(&mut Vec<u8>)) {
+    out.push(kind);
+    counted(out, value);
+}
+
+/// Writes `value` behind its length. None of ours comes near what a length can say.
+fn counted(out: &mut Vec<u8>, value: impl FnOnce(&mut Vec<u8>)) {
+    let before = out.len();
+    out.extend_from_slice(&[0; 2]);
+    value(out);
+    let length = u16::try_from(out.len() - before - 2).unwrap_or(u16::MAX);
+    if let Some(place) = out.get_mut(before..before + 2) {
+        place.copy_from_slice(&length.to_be_bytes());
     }
 }
 
 /// Two addresses that one header can hold.
+#[derive(Clone, Copy)]
 enum Pair {
     V4(Ipv4Addr, Ipv4Addr),
     V6(Ipv6Addr, Ipv6Addr),

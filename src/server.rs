@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Hindrance, Readiness};
-use crate::backend::{self, Announce, Backend, Presence};
+use crate::backend::{self, Announce, Backend};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dns::{self, Names};
@@ -31,10 +31,11 @@ use crate::time::Timestamp;
 use crate::tls::{Expiry, Keyring, Problems, Reload};
 
 /// Every how often the readiness is told whether the backends are there.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Every how often the files of certificates are looked at.
 const CERTIFICATES: Duration = Duration::from_secs(10);
+
 /// How long visits that are cut off have for their departure.
 const DEPARTURE: Duration = Duration::from_secs(1);
 
@@ -321,19 +322,15 @@ impl Server {
 
     /// Keeps the readiness up to date with whether the gates' backends are there.
     fn watch(&mut self, gates: Vec<Arc<Gate>>) {
-        for hindrance in self.readiness.hindrances() {
-            if matches!(hindrance, Hindrance::BackendAway(_)) {
-                self.readiness.set(hindrance, false);
-            }
-        }
+        self.readiness.keep_backends(gates.iter().map(|gate| &gate.name));
         let readiness = self.readiness.clone();
+        let look = move || gates.iter().for_each(|gate| readiness.set_backend(&gate.name, gate.backend.presence()));
+        // At once: nobody is to be told that all is well before a backend has answered.
+        look();
         let watch = tokio::spawn(async move {
             loop {
-                for gate in &gates {
-                    let away = gate.backend.presence() == Presence::Away;
-                    readiness.set(Hindrance::BackendAway(Arc::clone(&gate.name)), away);
-                }
                 tokio::time::sleep(LOOK).await;
+                look();
             }
         });
         if let Some(before) = self.watch.replace(watch.abort_handle()) {

@@ -81,6 +81,21 @@ fn a_good_file_is_in_force_for_the_next_who_come() {
     assert_eq!(gate.get("/ready").0, 200);
 }
 
+/// Nobody who asks whether to send connections here is told so before the new backend has said a word.
+#[test]
+fn a_backend_that_is_new_is_heard_of_before_the_gate_is_ready() {
+    let before = backend();
+    let mx = Mx::before(&before);
+    let gate = mx.start();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = before.address().to_string();
+    let text = mx.again(&gate).replace(&here, &silent.local_addr().unwrap().to_string());
+    reload(&gate, &text, IN_FORCE, 1);
+    assert_eq!(gate.get("/ready"), (503, "the backend of gate mx has not answered yet\n".to_owned()));
+    reload(&gate, &mx.again(&gate), IN_FORCE, 2);
+    wait::until("the backend of before", || (gate.get("/ready").0 == 200).then_some(()));
+}
+
 #[test]
 fn an_allow_entry_that_is_taken_out_holds_no_longer() {
     let backend = backend();

@@ -321,6 +321,47 @@ fn a_header_field_tells_of_the_replay_of_tls_and_of_auth() {
     );
 }
 
+/// What begins with a blank, or with a byte that goes on as one, would be read as a part of the field.
+#[test]
+fn no_message_continues_the_header_field() {
+    for (sent, seen, between) in [
+        (r"\x20from evil", r"\x20from evil", true),
+        (r"\x09by evil", r"\x09by evil", true),
+        (r"\0evil", r"\x20evil", true),
+        (r"\revil", r"\x20evil", true),
+        (r"", r"", false),
+        (r"Subject: x", r"Subject: x", false),
+    ] {
+        let empty = if between { "toB:" } else { "" };
+        let stage = play_traced(
+            inside(),
+            Tls::EndToEnd,
+            Some((true, b"client.example")),
+            &format!(
+                r"
+                C: RCPT TO:<b@example.org>
+                C: DATA
+                toB: RCPT TO:<b@example.org>
+                toB: DATA
+                B: 250 ok
+                B: 354 go on
+                toC: 250 ok
+                toC: 354 go on
+                toB: Received: from client.example ([192.0.2.7]) by mx.test (gatepost) with ESMTP
+                toB: \x09id 7K2MQ-9XV4T; Sun, 22 Nov 2026 05:32:13 +0000
+                C: {sent}
+                C: .
+                {empty}
+                toB: {seen}
+                toB: .
+                B: 250 taken
+                toC: 250 taken"
+            ),
+        );
+        assert_eq!(stage.tally().header_fields, 128 + 2 * u64::from(between), "{sent:?}");
+    }
+}
+
 #[test]
 fn a_chunk_has_no_place_for_a_header_field() {
     play_traced(
@@ -501,9 +542,6 @@ fn parameters_that_were_not_offered_reach_no_backend() {
     let every = Opening::Dialogue { offered: Keywords::ALL, transaction: false };
     let without = |keyword| Opening::Dialogue { offered: Keywords::ALL.without(keyword), transaction: false };
     for (keyword, line) in [
-        (Keyword::Size, "MAIL FROM:<a@b> SIZE=1000"),
-        (Keyword::EightBitMime, "MAIL FROM:<a@b> BODY=8BITMIME"),
-        (Keyword::EightBitMime, "MAIL FROM:<a@b> body=7bit"),
         (Keyword::BinaryMime, "MAIL FROM:<a@b> BODY=BINARYMIME"),
         (Keyword::SmtpUtf8, "MAIL FROM:<a@b> SMTPUTF8"),
         (Keyword::Dsn, "MAIL FROM:<a@b> RET=HDRS ENVID=x+3Dy"),
@@ -517,6 +555,11 @@ fn parameters_that_were_not_offered_reach_no_backend() {
         play(&settings, every, &format!("C: {line}\n toB: {line}\n B: 250 ok\n toC: 250 ok"));
         let stage = play(&settings, without(keyword), &format!("C: {line}\n toC: {UNKNOWN}\n toB: +"));
         assert_eq!(stage.tally().errors, 1, "{line}");
+    }
+    // They bind nobody, and are written after HELO too.
+    let nothing = Opening::Dialogue { offered: Keywords::NONE, transaction: false };
+    for line in ["MAIL FROM:<a@b> SIZE=1000", "MAIL FROM:<a@b> BODY=8BITMIME", "MAIL FROM:<a@b> body=7bit"] {
+        play(&settings, nothing, &format!("C: {line}\n toB: {line}\n B: 250 ok\n toC: 250 ok"));
     }
     for (line, answer) in [
         ("MAIL FROM:<a@b> XSHADOW=1a2b", UNKNOWN),
@@ -542,6 +585,27 @@ fn parameters_that_were_not_offered_reach_no_backend() {
                  B: 250 2\n toC: 250 2"
             ),
         );
+    }
+}
+
+/// What programs write and MTAs take goes on as it is: there is one way to read it.
+#[test]
+fn sloppy_envelopes_go_on() {
+    let nothing = Opening::Dialogue { offered: Keywords::NONE, transaction: false };
+    for line in [
+        "MAIL FROM: <a@b>",
+        "mail from:a@b",
+        "MAIL FROM:\\x09<a@b>\\x20",
+        "MAIL FROM:<>\\x20",
+        "MAIL  FROM:<a@b>  SIZE=1  BODY=7BIT\\x20",
+        "RCPT TO:<a@b>\\x20",
+        "RCPT TO: a@b",
+        "RCPT TO:postmaster",
+        "RCPT TO:<\"a b\"@c>",
+        "RCPT TO:<@x,@y:a@b>",
+        "RCPT TO:<a'b+c=d/e!f%g@h>",
+    ] {
+        play(&settings(), nothing, &format!("C: {line}\n toB: {line}\n B: 250 ok\n toC: 250 ok"));
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::backend::Presence;
+
 /// What keeps gatepost from taking mail.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Hindrance {
@@ -15,6 +17,8 @@ pub enum Hindrance {
     Draining,
     /// The backend of the gate of this name cannot be reached.
     BackendAway(Arc<str>),
+    /// The backend of the gate of this name has neither answered nor failed to: it is being asked.
+    BackendUnknown(Arc<str>),
 }
 
 impl fmt::Display for Hindrance {
@@ -23,6 +27,7 @@ impl fmt::Display for Hindrance {
             Self::NotListening => f.write_str("not listening"),
             Self::Draining => f.write_str("draining"),
             Self::BackendAway(gate) => write!(f, "the backend of gate {gate} is away"),
+            Self::BackendUnknown(gate) => write!(f, "the backend of gate {gate} has not answered yet"),
         }
     }
 }
@@ -57,6 +62,29 @@ impl Readiness {
         }
     }
 
+    /// Says what is known of the backend of `gate`.
+    pub fn set_backend(&self, gate: &Arc<str>, presence: Presence) {
+        let mut hindrances = self.hindrances.lock();
+        for (hindrance, is_there) in [
+            (Hindrance::BackendAway(Arc::clone(gate)), presence == Presence::Away),
+            (Hindrance::BackendUnknown(Arc::clone(gate)), presence == Presence::Unknown),
+        ] {
+            if is_there {
+                hindrances.insert(hindrance);
+            } else {
+                hindrances.remove(&hindrance);
+            }
+        }
+    }
+
+    /// Forgets the backends of all gates but these.
+    pub fn keep_backends<'a>(&self, gates: impl Iterator<Item = &'a Arc<str>> + Clone) {
+        self.hindrances.lock().retain(|hindrance| match hindrance {
+            Hindrance::BackendAway(gate) | Hindrance::BackendUnknown(gate) => gates.clone().any(|kept| kept == gate),
+            Hindrance::NotListening | Hindrance::Draining => true,
+        });
+    }
+
     /// Whether nothing is in the way.
     pub fn is_ready(&self) -> bool {
         self.hindrances.lock().is_empty()
@@ -78,11 +106,19 @@ mod tests {
         assert!(!readiness.is_ready());
         readiness.clone().set(Hindrance::NotListening, false);
         assert!(readiness.is_ready());
-        readiness.set(Hindrance::BackendAway("mx".into()), true);
-        readiness.set(Hindrance::BackendAway("mx".into()), true);
-        readiness.set(Hindrance::BackendAway("submission".into()), false);
+        let [mx, submission] = ["mx", "submission"].map(Arc::from);
+        readiness.set_backend(&mx, Presence::Away);
+        readiness.set_backend(&submission, Presence::There);
         assert_eq!(readiness.hindrances(), [Hindrance::BackendAway("mx".into())]);
-        readiness.set(Hindrance::BackendAway("mx".into()), false);
+        readiness.set_backend(&mx, Presence::There);
         assert!(readiness.is_ready());
+        // A backend is not there for want of news from it.
+        readiness.set_backend(&submission, Presence::Unknown);
+        assert_eq!(readiness.hindrances(), [Hindrance::BackendUnknown("submission".into())]);
+        readiness.set_backend(&submission, Presence::Away);
+        assert_eq!(readiness.hindrances(), [Hindrance::BackendAway("submission".into())]);
+        readiness.set(Hindrance::Draining, true);
+        readiness.keep_backends([&mx].into_iter());
+        assert_eq!(readiness.hindrances(), [Hindrance::Draining]);
     }
 }

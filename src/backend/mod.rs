@@ -135,7 +135,7 @@ pub struct Backend {
     settings: Settings,
     offer: ArcSwapOption<Offer>,
     presence: AtomicU8,
-    /// Whether the log has been told that XCLIENT does not work with it, and since then it has not.
+    /// Whether the log has been told that XCLIENT does not work with it, since a probe last went well.
     complained: AtomicBool,
     /// Tells the prober that somebody found the backend away.
     lost: Notify,

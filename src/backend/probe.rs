@@ -1,12 +1,13 @@
 //! Asking a backend what it offers, now and then: EHLO and QUIT, announced as gatepost's own connection.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
-use super::{Backend, Dialled, Failure, Presence};
+use super::{Backend, Dialled, Failure};
 use crate::smtp::ehlo::Offer;
 use crate::smtp::reply::{self, Code, Parsed};
 
@@ -21,6 +22,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(15);
 pub async fn keep_probing(backend: Arc<Backend>, hostname: String) {
     let mut retry = FIRST_RETRY;
     loop {
+        // What was found before this probe, it finds out itself; what is found while it is under way, it may be too early
+        // to see.
+        pin!(backend.lost.notified()).enable();
         let probed = backend.probe(&hostname).await;
         backend.settle_way_back(probed.is_ok());
         match probed {
@@ -28,7 +32,7 @@ pub async fn keep_probing(backend: Arc<Backend>, hostname: String) {
                 retry = FIRST_RETRY;
                 // A visit that finds the backend away ends the pause: what it offers, and whether it is there at all,
                 // is to be known before the next client asks.
-                if timeout(backend.settings.probe_interval, backend.until_lost()).await.is_ok() {
+                if timeout(backend.settings.probe_interval, backend.lost.notified()).await.is_ok() {
                     sleep(retry).await;
                 }
             }
@@ -45,13 +49,6 @@ pub async fn keep_probing(backend: Arc<Backend>, hostname: String) {
 }
 
 impl Backend {
-    /// Until it is away, as far as anybody knows, or somebody has reason to ask.
-    async fn until_lost(&self) {
-        while self.presence() != Presence::Away && !self.way_back.is_doubted() {
-            self.lost.notified().await;
-        }
-    }
-
     /// Asks once. Whether the backend refuses service or is not there at all is a failure alike.
     pub async fn probe(&self, hostname: &str) -> Result<(), Failure> {
         let Dialled { connection: mut stream, mut inbox } = self.dial(None).await?;

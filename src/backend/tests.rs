@@ -180,3 +180,20 @@ async fn one_that_is_away_is_asked_again_soon() {
     answer(&listener, "220 hi\r\n", "250 mta\r\n").await;
     probing.abort();
 }
+
+/// A probe that goes well says nothing of what a visit has found meanwhile.
+#[tokio::test]
+async fn one_that_is_lost_while_it_is_asked_is_asked_again_soon() {
+    let (listener, backend) = pair(Announce::Proxy(Version::V1)).await;
+    let probing = tokio::spawn(keep_probing(Arc::clone(&backend), "mx.example.com".into()));
+    let mut stream = accept(&listener).await;
+    line(&mut stream).await;
+    stream.write_all(b"220 hi\r\n").await.unwrap();
+    line(&mut stream).await;
+    backend.set_presence(Presence::Away);
+    stream.write_all(b"250 mta\r\n").await.unwrap();
+    line(&mut stream).await;
+    drop(stream);
+    answer(&listener, "220 hi\r\n", "250 mta\r\n").await;
+    probing.abort();
+}

@@ -173,11 +173,6 @@ impl WayBack {
         self.state.lock().unanswered.replace(client).is_none()
     }
 
-    /// Whether the prober is to find out.
-    pub(super) fn is_doubted(&self) -> bool {
-        self.state.lock().unanswered.is_some()
-    }
-
     /// The backend has just answered gatepost itself, or has not. If it is the routes, and that is to be said now: for
     /// which client there was no answer.
     fn settle(&self, answers: bool) -> Option<IpAddr> {
@@ -273,10 +268,9 @@ mod tests {
     async fn the_routes_are_complained_of_when_the_backend_is_there_and_once_an_hour() {
         let client: IpAddr = "192.0.2.7".parse().unwrap();
         let way = WayBack::default();
-        assert!(way.doubt(client) && way.is_doubted());
+        assert!(way.doubt(client));
         assert!(!way.doubt(client), "one who asks is enough");
         assert_eq!(way.settle(false), None, "it was not there at all");
-        assert!(!way.is_doubted());
         for expected in [Some(client), None] {
             assert!(way.doubt(client));
             assert_eq!(way.settle(true), expected);

@@ -53,7 +53,7 @@ pub(super) fn depart(house: &House, guest: Guest, stage: Stage, outcome: Outcome
         gate: Arc::clone(&guest.gate.name),
         client: guest.client,
         local: guest.local,
-        proxy: guest.proxy,
+        proxy: guest.proxy.as_deref().copied(),
         begin: guest.begin,
         duration: Instant::now().saturating_duration_since(guest.arrived),
         recognition: guest.recognition,

@@ -478,7 +478,11 @@ impl<'a, C: Wire> Dialogue<'a, C> {
     /// What the parameters of MAIL or RCPT need to have been offered; nothing if one of them was not.
     fn used(&self, envelope: &Envelope<'_>) -> Option<Keywords> {
         envelope.parameters().try_fold(Keywords::NONE, |used, (keyword, value)| {
-            Keyword::of_parameter(keyword, value).filter(|&keyword| self.told.has(keyword)).map(|new| used.with(new))
+            match Keyword::of_parameter(keyword, value)? {
+                keyword if self.told.has(keyword) => Some(used.with(keyword)),
+                keyword if keyword.is_mere_notice() => Some(used),
+                _ => None,
+            }
         })
     }
 

@@ -53,7 +53,7 @@ pub(super) enum Introduction {
     Awaited,
     /// A client: where it came from, and where it went.
     Client { source: SocketAddr, destination: SocketAddr },
-    /// The load balancer speaks for itself, or does not know for whom.
+    /// The load balancer speaks for itself, for its own machine, or does not know for whom.
     Itself,
     /// Nobody, and nobody will be.
     Fault(Fault),
@@ -108,6 +108,8 @@ fn introduced(header: &Header, proxy: SocketAddr) -> Introduction {
         Header::Proxied { source, .. } if !is_a_host(source.ip()) => Introduction::Fault(Fault::Malformed),
         // HAProxy's checks in version 1, which has no word for them: it announces the very connection that it speaks on.
         Header::Proxied { source, .. } if canonical(source) == canonical(proxy) => Introduction::Itself,
+        // Somebody on its own machine. That is not ours, and not the MTA's, which would take the address for its own.
+        Header::Proxied { source, .. } if is_loopback(source.ip()) && !is_loopback(proxy.ip()) => Introduction::Itself,
         Header::Proxied { source, destination } => {
             Introduction::Client { source: canonical(source), destination: canonical(destination) }
         }
@@ -119,6 +121,10 @@ fn is_a_host(ip: IpAddr) -> bool {
     let ip = addr::canonical(ip);
     let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     !(ip.is_unspecified() || ip.is_multicast() || is_broadcast)
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    addr::canonical(ip).is_loopback()
 }
 
 fn peek<'a>(socket: &TcpStream, room: &'a mut [u8]) -> io::Result<&'a [u8]> {
@@ -226,5 +232,18 @@ mod tests {
             assert_eq!(proxied(itself), Introduction::Itself);
         }
         assert!(matches!(proxied("10.0.0.5:33001"), Introduction::Client { .. }), "somebody on the same machine");
+    }
+
+    #[test]
+    fn the_loopback_of_another_machine_is_nobody_that_an_mta_may_trust() {
+        for local in ["127.0.0.1:33001", "127.9.9.9:1", "[::1]:33001", "[::ffff:127.0.0.1]:33001"] {
+            assert_eq!(proxied(local), Introduction::Itself, "{local}");
+        }
+        let here =
+            Header::Proxied { source: "127.0.0.1:1".parse().unwrap(), destination: "127.0.0.1:25".parse().unwrap() };
+        for proxy in ["127.0.0.5:33000", "[::1]:33000"] {
+            let introduced = introduced(&here, proxy.parse().unwrap());
+            assert!(matches!(introduced, Introduction::Client { .. }), "{proxy} is on this machine");
+        }
     }
 }

@@ -328,7 +328,7 @@ impl Lane {
             gate: Arc::clone(gate),
             client: arrival.client,
             local: arrival.local,
-            proxy: arrival.proxy,
+            proxy: arrival.proxy.map(Box::new),
             arrived: Instant::now(),
             begin: self.house.clock.now(),
             recognition,

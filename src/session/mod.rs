@@ -175,8 +175,9 @@ pub struct Guest {
     pub client: SocketAddr,
     /// The address and port that it connected to.
     pub local: SocketAddr,
-    /// The load balancer that announced it, if one did.
-    pub proxy: Option<SocketAddr>,
+    /// The load balancer that announced it, if one did. Boxed: most gates have none, and every stranger waits with one of
+    /// these.
+    pub proxy: Option<Box<SocketAddr>>,
     /// When it came, on the runtime's clock.
     pub arrived: Instant,
     /// When it came, on the wall.

@@ -47,3 +47,13 @@ fn shown(peeked: &[u8]) -> String {
         None => first.escape_ascii().to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_that_waits_takes_little_room() {
+        assert!(size_of::<Stranger>() <= 288, "{}", size_of::<Stranger>());
+    }
+}

@@ -141,6 +141,13 @@ impl Keyword {
         }
         (says("7BIT") || says("8BITMIME")).then_some(Self::EightBitMime)
     }
+
+    /// Whether its parameters may go on though it was not offered: they only say what the message will be like (SIZE,
+    /// BODY=8BITMIME). Programs write them after HELO too, and Postfix takes them there; an MTA that does not know them
+    /// refuses the command itself.
+    pub const fn is_mere_notice(self) -> bool {
+        matches!(self, Self::Size | Self::EightBitMime)
+    }
 }
 
 /// A set of keywords.

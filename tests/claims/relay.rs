@@ -23,7 +23,7 @@ use super::stage::Stage;
 /// ways, nor a parameter that it did not offer.
 ///
 /// All of this is so too where each message gets a header field on top: then the field is what it has to be, the client's
-/// own message follows it, and nothing comes by BDAT.
+/// own message follows it, behind an empty line if it would continue the field, and nothing comes by BDAT.
 ///
 /// The first byte says how many of those behind it are choices: of the MTA's answers, and of how the bytes come. The
 /// rest is what the client sends.
@@ -58,7 +58,7 @@ fn agree(input: &[u8], tls: Tls, traced: bool, renews: bool) {
     stage.renews = renews;
     mta.greet(&mut tape);
     play(&mut stage, &mut mta, &mut tape, sent);
-    let view = View::of(sent, &stage.to_client);
+    let view = View::of(sent, &stage.to_client, traced);
     assert_eq!(stage.tally().messages, view.accepted.len() as u64);
     let (seen, more) = mta.accepted.split_at_checked(view.accepted.len()).expect("accepted by the MTA, too");
     assert_eq!(seen, view.accepted, "the messages that client and MTA agreed on");
@@ -290,8 +290,12 @@ impl Mta {
             return self.auth(line, tape);
         }
         if matches!(verb.as_slice(), b"MAIL" | b"RCPT") {
-            // Of what it offers, only AUTH has a parameter.
-            let offered = |word: &Vec<u8>| word.to_ascii_uppercase().starts_with(b"AUTH=");
+            // Of what it offers, only AUTH has a parameter; these need no offer.
+            let notices = [&b"SIZE="[..], b"BODY=7BIT", b"BODY=8BITMIME"];
+            let offered = |word: &Vec<u8>| {
+                let word = word.to_ascii_uppercase();
+                word.starts_with(b"AUTH=") || notices.iter().any(|notice| word.starts_with(notice))
+            };
             assert!(parameters(line).iter().all(offered), "{}", line.escape_ascii());
         }
         let code = match verb.as_slice() {
@@ -461,11 +465,13 @@ struct View {
     accepted: Vec<Vec<u8>>,
     /// The first message whose end was sent, and not answered.
     unanswered: Option<Vec<u8>>,
+    /// Whether there is a field on top of each message.
+    traced: bool,
 }
 
 impl View {
-    fn of(sent: &[u8], got: &[u8]) -> Self {
-        let mut view = Self { accepted: Vec::new(), unanswered: None };
+    fn of(sent: &[u8], got: &[u8], traced: bool) -> Self {
+        let mut view = Self { accepted: Vec::new(), unanswered: None, traced };
         let mut replies = replies(got).into_iter();
         if replies.next().is_some_and(|greeting| greeting.is(220, b"greeting")) {
             view.read(sent, &mut replies);
@@ -518,7 +524,10 @@ impl View {
                     }
                 },
                 (b"DATA", 354) => {
-                    let Some((message, length)) = reference(rest) else { return };
+                    let Some((mut message, length)) = reference(rest) else { return };
+                    if self.traced && matches!(message.first(), Some(b' ' | b'\t')) {
+                        message.splice(..0, *b"\r\n");
+                    }
                     rest = &rest[length..];
                     match replies.next() {
                         Some(reply) if reply.is(250, b".") => self.accepted.push(message),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Client, Machine, Step};
+use super::{Client, Field, Machine, Step};
 use crate::relay::ending::{AuthOutcome, BackendFault, End, Event, ProtocolFault, Refusal};
 use crate::relay::outstanding::Due;
 use crate::relay::own::Own;
@@ -144,7 +144,7 @@ impl Machine {
     fn data(&mut self, reply: &Reply<'_>, client_waiting: bool) -> Step {
         if reply.code.is_intermediate() {
             self.client = Client::Data(Scanner::new(self.newline));
-            self.field_due = self.trace.is_some();
+            self.field = if self.trace.is_some() { Field::Due } else { Field::Closed };
             return pass(reply);
         }
         self.tally.last_refusal = Refusal::read(reply).or(self.tally.last_refusal);

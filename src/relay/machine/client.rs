@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Client, Machine, Step};
+use super::{Client, Field, Machine, Step};
 use crate::relay::ending::{End, Event, ProtocolFault};
 use crate::relay::limits::Excess;
 use crate::relay::outstanding::Due;
@@ -31,7 +31,8 @@ impl Machine {
             Client::Commands if self.draining && self.is_at_rest() => Step::Hold,
             Client::Commands => self.command_line(input, eof),
             Client::Continuation => self.continuation(input, eof),
-            Client::Data(_) if self.field_due => self.field(),
+            Client::Data(_) if self.field == Field::Due => self.field(),
+            Client::Data(_) if self.field == Field::Open && !input.is_empty() => self.close_field(input, eof),
             Client::Data(_) => self.mail_data(input, eof),
             Client::Chunk(left) => self.chunk(left, input, eof),
             Client::BeforeTls if input.is_empty() => self.wait(eof),
@@ -147,8 +148,9 @@ impl Machine {
         match command {
             Command::Mail(envelope) | Command::Rcpt(envelope) => {
                 let of = |(keyword, value)| Keyword::of_parameter(keyword, value);
-                let offered = |keyword: Option<Keyword>| keyword.is_some_and(|keyword| self.offered.has(keyword));
-                (!envelope.parameters().map(of).all(offered)).then_some(Own::UnknownParameter)
+                let fine = |keyword: Keyword| self.offered.has(keyword) || keyword.is_mere_notice();
+                let known = envelope.parameters().map(of).all(|keyword| keyword.is_some_and(fine));
+                (!known).then_some(Own::UnknownParameter)
             }
             Command::Malformed { reason: Malformed::Path | Malformed::Parameter, .. } => Some(Own::EnvelopeSyntax),
             _ => None,
@@ -217,11 +219,28 @@ impl Machine {
 
     /// What goes before the client's first byte of mail data.
     fn field(&mut self) -> Step {
-        self.field_due = false;
+        self.field = Field::Open;
         let (tls, authenticated) = (self.tls == Tls::Begun, self.authenticated);
         let field = self.trace.as_mut().map(|trace| trace.field(tls, authenticated)).unwrap_or_default();
         self.tally.header_fields += field.len() as u64;
         Step::Replace { take: 0, with: Cow::Owned(field) }
+    }
+
+    /// Keeps the client's first line of mail data out of the field before it.
+    fn close_field(&mut self, input: &[u8], eof: bool) -> Step {
+        let continues = match input {
+            [b'\r'] => return self.wait(eof),
+            // A bare CR and a NUL go on as blanks.
+            [b'\r', behind, ..] => *behind != b'\n',
+            [first, ..] => matches!(first, b' ' | b'\t' | 0),
+            [] => false,
+        };
+        self.field = Field::Closed;
+        if !continues {
+            return self.mail_data(input, eof);
+        }
+        self.tally.header_fields += CRLF.len() as u64;
+        Step::Replace { take: 0, with: Cow::Borrowed(CRLF) }
     }
 
     fn mail_data(&mut self, input: &[u8], eof: bool) -> Step {

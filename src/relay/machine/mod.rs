@@ -33,7 +33,8 @@
 //! ```
 //!
 //! With a [`Trace`], a header field goes to the backend before the client's first byte of mail data, right behind its 354.
-//! Chunks are not touched, so CHUNKING and BINARYMIME are withheld then.
+//! Mail data that begins with a blank would continue it: an empty line goes between them, as Postfix has it behind a field
+//! of its own. Chunks are not touched, so CHUNKING and BINARYMIME are withheld then.
 //!
 //! A connection ends rather than go on where the two sides could read the same bytes differently. See
 //! [`BackendFault`] and [`ProtocolFault`] for the cases.
@@ -92,8 +93,8 @@ pub struct Machine {
     tls: Tls,
     /// What is told on top of each message, if anything is.
     trace: Option<Box<Trace>>,
-    /// Whether that is still to be said of the message that begins.
-    field_due: bool,
+    /// How far that is with the message that has begun.
+    field: Field,
     newline: BareNewline,
     max_errors: u32,
     limits: Limits,
@@ -146,6 +147,17 @@ enum Client {
     Opaque,
 }
 
+/// The header field on top of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Field {
+    /// Still to be said.
+    Due,
+    /// Said; a first line of the client's that begins with a blank would continue it.
+    Open,
+    /// Not to be said, or nothing can get into it any more.
+    Closed,
+}
+
 /// How many acts each side has completed. A wait for a side's next act begins anew when its number has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Acts {
@@ -172,7 +184,7 @@ impl Machine {
             auth: settings.auth,
             tls,
             trace: trace.map(Box::new),
-            field_due: false,
+            field: Field::Closed,
             newline: settings.bare_newline,
             max_errors: settings.max_errors,
             limits: settings.limits,

@@ -55,7 +55,7 @@ impl<'v> Renewable<'v> {
         if let Some(before) = self.connection.take() {
             take_leave(before).await;
         }
-        // Not with what it said to whoever was before: that was in the clear.
+        // Without the name that it gave in HELO or EHLO: that was in the clear.
         let visitor = self.guest.visitor(self.agreed.get(), self.score);
         handoff::anew(self.guest, visitor).await
     }

@@ -143,7 +143,7 @@ async fn the_mta_is_told_of_tls_over_a_connection_of_its_own() {
     assert!(text.contains("gatepost_backend_connections_total{gate=\"mx\"} 1\n"), "one visit: {text}");
 }
 
-/// What it does instead of greeting: says this and closes, or says nothing more.
+/// Instead of greeting it is not there; or it says this, and closes or says nothing more.
 #[tokio::test]
 async fn without_another_backend_the_client_hears_421_and_the_backend_is_to_blame() {
     for (says, kind, note) in [

@@ -221,7 +221,7 @@ pub(super) async fn proxy_visit<C: Wire>(house: &House, guest: Guest, proxy: C) 
         presence.moves_to(State::Dialogue);
     }
     let mut dialogue = Dialogue::new(house, &guest, report, &mut proxy);
-    let outcome = if guest.gate.backend.presence() == Presence::Away {
+    let outcome = if guest.gate.backend.presence() != Presence::There {
         dialogue.say_last(&refusal::unavailable(&guest)).await;
         Outcome::BackendFailed
     } else {

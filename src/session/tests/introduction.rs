@@ -428,6 +428,7 @@ async fn one_that_announces_its_own_connection_speaks_for_itself() {
         let mut settings = behind(mta.address);
         access(&mut settings, "127.0.0.0/8", Access::Allow);
         let post = Post::new(settings);
+        post.gate.backend.set_presence(Presence::There);
         let open = post.open();
         let mut proxy = Client::connect(open.address).await;
         let own = proxy.stream.local_addr().unwrap().to_string();
@@ -442,21 +443,24 @@ async fn one_that_announces_its_own_connection_speaks_for_itself() {
 }
 
 #[tokio::test]
-async fn while_the_backend_is_away_a_check_hears_421() {
-    let post = Post::new(behind(nobody()));
-    post.gate.backend.set_presence(Presence::Away);
-    let open = post.open();
-    let mut proxy = Client::connect(open.address).await;
-    proxy.say(local()).await;
-    assert!(soon(proxy.rest()).await.starts_with("421 4.3.2 mx.example.com Service not available"));
-    drop(proxy);
-    assert_eq!(post.the_record().await["outcome"], "backend-failed");
-    open.close(&post).await;
+async fn while_the_backend_is_away_or_not_heard_of_a_check_hears_421() {
+    for presence in [Presence::Away, Presence::Unknown] {
+        let post = Post::new(behind(nobody()));
+        post.gate.backend.set_presence(presence);
+        let open = post.open();
+        let mut proxy = Client::connect(open.address).await;
+        proxy.say(local()).await;
+        assert!(soon(proxy.rest()).await.starts_with("421 4.3.2 mx.example.com Service not available"), "{presence:?}");
+        drop(proxy);
+        assert_eq!(post.the_record().await["outcome"], "backend-failed");
+        open.close(&post).await;
+    }
 }
 
 #[tokio::test]
 async fn a_check_that_only_connects_leaves_a_record_and_nothing_else() {
     let post = Post::new(behind(nobody()));
+    post.gate.backend.set_presence(Presence::There);
     let open = post.open();
     let mut proxy = Client::connect(open.address).await;
     proxy.say(local()).await;

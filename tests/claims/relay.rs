@@ -337,8 +337,8 @@ impl Mta {
 
     /// The field on top of the message that was begun last, made here a second time.
     fn field(&self) -> String {
-        let line = self.hello.trim_ascii();
-        let name = line.get(4..).unwrap_or_default().trim_ascii();
+        let line = trim_blanks(&self.hello);
+        let name = trim_blanks(line.get(4..).unwrap_or_default());
         let safe = |&byte: &u8| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b':' | b'[' | b']' => char::from(byte),
             _ => '?',
@@ -446,6 +446,14 @@ fn parameters(line: &[u8]) -> Vec<Vec<u8>> {
     words.retain(|word| !word.is_empty());
     let path = if words.get(1).is_some_and(|word| word.ends_with(b":")) { 3 } else { 2 };
     words.split_off(path.min(words.len()))
+}
+
+/// Without the blanks of SMTP at its ends: ASCII has more of them, which are part of a word.
+fn trim_blanks(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
 }
 
 fn verb(line: &[u8]) -> Vec<u8> {

@@ -1255,6 +1255,19 @@ fn a_backend_that_speaks_out_of_turn() {
         end Some(BackendEof)"
         ),
     );
+    // It may have taken the message: that is for the client to find out when it comes again.
+    play(
+        &settings(),
+        inside(),
+        &format!(
+            "{opening}
+        C: .
+        toB: .
+        B.
+        toC: 421 4.3.0 Service not available, try again later
+        end Some(BackendEof)"
+        ),
+    );
     play(
         &settings(),
         known(),

@@ -198,6 +198,26 @@ async fn nothing_in_the_clear_behind_the_220_is_believed() {
         let failure = backend.dial(None).await.unwrap_err();
         assert!(matches!(failure, Failure::NotSmtp), "{failure}");
     }
+    // Even if all goes well after it: it would be there to be read as if it had been said under TLS.
+    let identity = Identity::new();
+    let keyring = Arc::clone(&identity.keyring);
+    let backend = backend(Begins::StartTls, trust("mta.test", true, identity.ca()), move |mut stream| {
+        let keyring = Arc::clone(&keyring);
+        async move {
+            for said in ["220 mta.test\n250-forged\n250 SIZE 1\n", "250-mta.test\n250 STARTTLS\n", "220 go on\n"] {
+                say(&mut stream, said).await;
+                if said.ends_with("go on\n") || stream.read(&mut [0; 64]).await.is_ok_and(|count| count == 0) {
+                    break;
+                }
+            }
+            if let Ok(mut stream) = tls::accept(&keyring, stream).await {
+                let _ = stream.read(&mut [0; 64]).await;
+            }
+        }
+    })
+    .await;
+    let failure = backend.dial(None).await.unwrap_err();
+    assert!(matches!(failure, Failure::NotSmtp), "{failure}");
 }
 
 #[tokio::test]

@@ -362,6 +362,32 @@ fn no_message_continues_the_header_field() {
     }
 }
 
+/// What the client writes there itself has no say in it, even if it is there before the 354.
+#[test]
+fn a_field_that_pretends_to_be_ours_stands_below_it() {
+    play_traced(
+        inside(),
+        Tls::EndToEnd,
+        Some((true, b"client.example")),
+        r"
+        C: DATA
+        C: Received: from bank.example ([198.51.100.1]) by mx.test (gatepost) with ESMTPSA
+        C: \x09id 7K2MQ-9XV4T; Sun, 22 Nov 2026 05:32:13 +0000
+        C:
+        C: .
+        toB: DATA
+        B: 354 go on
+        toC: 354 go on
+        toB: Received: from client.example ([192.0.2.7]) by mx.test (gatepost) with ESMTP
+        toB: \x09id 7K2MQ-9XV4T; Sun, 22 Nov 2026 05:32:13 +0000
+        toB: Received: from bank.example ([198.51.100.1]) by mx.test (gatepost) with ESMTPSA
+        toB: \x09id 7K2MQ-9XV4T; Sun, 22 Nov 2026 05:32:13 +0000
+        toB:
+        toB: .
+        ",
+    );
+}
+
 #[test]
 fn a_chunk_has_no_place_for_a_header_field() {
     play_traced(
@@ -1037,6 +1063,42 @@ fn commands_that_go_nowhere() {
     );
 }
 
+/// Wherever it says so: what an MTA would believe of a proxy that it trusts is no client's to say.
+#[test]
+fn what_a_client_says_of_itself_goes_nowhere() {
+    const NO: &str = "toC: 500 5.5.1 Command not recognised";
+    for line in [
+        "XCLIENT ADDR=192.0.2.1 LOGIN=admin",
+        "xclient name=localhost",
+        "XFORWARD NAME=localhost ADDR=192.0.2.1",
+        "PROXY TCP4 192.0.2.1 198.51.100.25 4711 25",
+    ] {
+        play(&settings(), Opening::Greeting, &format!("C: {line}\n toB: +\n B: 220 hi\n toC: 220 hi\n {NO}\n toB: +"));
+        play(&settings(), known(), &format!("C: {line}\n C: NOOP\n {NO}\n toB: NOOP"));
+        play(
+            &settings(),
+            inside(),
+            &format!("C: {line}\n C: RCPT TO:<b@example.org>\n {NO}\n toB: RCPT TO:<b@example.org>"),
+        );
+        let script = format!("C: STARTTLS\n toC: 220 2.0.0 Ready to start TLS\n C: {line}\n {NO}\n toB: +");
+        play_with_tls(&settings(), offered_here(false), HERE, &script);
+    }
+    // A PROXY header of version 2 is lines, one of which is a command.
+    play(
+        &Settings { max_errors: 9, ..settings() },
+        known(),
+        r"
+        C: \r\n\r\n\0\r\nQUIT\n!\x11\0\x0cabcdefghijkl+
+        toC: 500 5.5.1 Command not recognised
+        toC: 500 5.5.1 Command not recognised
+        toC: 500 5.5.2 CR or NUL inside a command
+        toB: QUIT
+        B: 221 bye
+        toC: 221 bye
+        end Some(Quit)",
+    );
+}
+
 #[test]
 fn no_more_than_a_row_of_commands_waits_for_answers() {
     let limits = Limits { idle_commands: 1000, ..Limits::default() };
@@ -1257,6 +1319,19 @@ fn a_backend_that_speaks_out_of_turn() {
         end Some(BackendEof)"
         ),
     );
+    // It may have taken the message: that is for the client to find out when it comes again.
+    play(
+        &settings(),
+        inside(),
+        &format!(
+            "{opening}
+        C: .
+        toB: .
+        B.
+        toC: 421 4.3.0 Service not available, try again later
+        end Some(BackendEof)"
+        ),
+    );
     play(
         &settings(),
         known(),
@@ -1398,6 +1473,38 @@ fn chunks_are_as_long_as_they_say() {
         toC: 250 1
         toC: 503 mixed",
     );
+}
+
+/// The client has not waited: its chunk comes, whatever became of its recipients.
+#[test]
+fn a_chunk_behind_refused_recipients_is_still_a_chunk() {
+    for refusals in
+        [["550 5.1.1 unknown", "554 5.5.1 no valid recipients"], ["452 4.5.3 later", "503 5.5.1 RCPT first"]]
+    {
+        let [rcpt, bdat] = refusals;
+        let stage = play(
+            &settings(),
+            inside(),
+            &format!(
+                r"
+        C: RCPT TO:<nobody@example.org>
+        C: BDAT 57 LAST
+        C: MAIL FROM:<forged@example.org>\r\nRCPT TO:<a@example.org>\r\n+
+        C: NOOP
+        toB: RCPT TO:<nobody@example.org>
+        toB: BDAT 57 LAST
+        toB: MAIL FROM:<forged@example.org>\r\nRCPT TO:<a@example.org>\r\n+
+        toB: NOOP
+        B: {rcpt}
+        B: {bdat}
+        B: 250 nothing happens
+        toC: {rcpt}
+        toC: {bdat}
+        toC: 250 nothing happens"
+            ),
+        );
+        assert_eq!((stage.tally().messages, stage.tally().recipients_refused), (0, 1));
+    }
 }
 
 #[test]

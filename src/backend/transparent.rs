@@ -255,6 +255,16 @@ mod tests {
         }
     }
 
+    /// Not even as far as the kernel, whose error would be taken for the backend's absence.
+    #[tokio::test]
+    async fn for_whom_a_backend_could_not_answer_it_is_not_connected_to() {
+        for client in ["127.0.0.7", "224.0.0.1", "0.0.0.0"] {
+            let failure = connect(client.parse().unwrap(), "192.0.2.25:25".parse().unwrap()).await.unwrap_err();
+            assert!(matches!(failure, Failure::Unshown(Unshown::Local)), "{client}: {failure}");
+            assert!(failure.is_ours());
+        }
+    }
+
     #[test]
     fn what_claims_to_come_from_the_backend_itself_is_not_sent() {
         // Not an address of this machine (RFC 5737).

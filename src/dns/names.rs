@@ -236,6 +236,7 @@ mod tests {
             "1.2.0.192.in-addr.arpa" => {
                 Reply::Held(Arc::clone(&held), Box::new(Reply::Names(vec!["lost.example."], 300)))
             }
+            "3.2.0.192.in-addr.arpa" => Reply::Names(vec!["a.example.", "b.example.", "c.example."], 300),
             _ => Reply::Silence,
         })
         .await;
@@ -248,6 +249,10 @@ mod tests {
             permits.add_permits(TRIES);
         });
         assert_eq!(name, verified("lost.example"));
+        // Each of its names is asked about in vain: nobody waits for all of them.
+        let begun = Instant::now();
+        assert_eq!(names.of([192, 0, 2, 3].into()).await, HostName::Temporary);
+        assert!(begun.elapsed() < DEADLINE * 2, "{:?}", begun.elapsed());
     }
 
     #[tokio::test]

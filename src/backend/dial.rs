@@ -25,7 +25,7 @@ use super::{Announce, Backend, Begins, Connection, Tls, Visitor, next_reply};
 use crate::addr;
 use crate::proxy_header::{self, Extras, Header, Version};
 use crate::smtp::ehlo::{Keyword, Offer};
-use crate::smtp::reply::{self, Code, Parsed};
+use crate::smtp::reply::{self, Code, Parsed, Reply};
 use crate::smtp::xclient::HostName;
 use crate::tls::ConnectFailure;
 
@@ -174,11 +174,8 @@ impl Backend {
         let mut inbox = Vec::new();
         if tls.begins != Begins::First {
             let greeting = next_reply(&mut stream, &mut inbox, wait).await?;
-            let alone = matches!(reply::parse(&inbox), Parsed::Complete(said) if said.raw.len() == inbox.len());
-            if !alone {
-                // More behind it answers what nobody asked, and could not be told from what is said under TLS.
-                return Err(Failure::NotSmtp);
-            }
+            // More behind it could not be told from what is said under TLS.
+            alone(&inbox)?;
             if greeting.number() != 220 {
                 // It will not be spoken to at all: that is for its own words to tell.
                 return Ok(Dialled { connection: Connection::Plain(stream), inbox });
@@ -204,6 +201,14 @@ impl Backend {
             stream.write_all(&header).await.map_err(Failure::Announce)?;
         }
         Ok(stream)
+    }
+}
+
+/// The reply in `inbox`, which has to be all that is there: what follows answers what nobody asked.
+pub(super) fn alone(inbox: &[u8]) -> Result<Reply<'_>, Failure> {
+    match reply::parse(inbox) {
+        Parsed::Complete(said) if said.raw.len() == inbox.len() => Ok(said),
+        _ => Err(Failure::NotSmtp),
     }
 }
 

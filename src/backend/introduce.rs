@@ -18,10 +18,10 @@
 
 use std::sync::atomic::Ordering;
 
-use super::dial::ask;
+use super::dial::{alone, ask};
 use super::{Backend, Dialled, Failure, Visitor, next_reply};
 use crate::addr;
-use crate::smtp::reply::{self, Enhanced, Parsed, Reply};
+use crate::smtp::reply::{Enhanced, Reply};
 use crate::smtp::xclient::{Attribute, Attributes, Client, HostName};
 
 impl Backend {
@@ -99,14 +99,6 @@ impl Backend {
                  smtpd_authorized_xclient_hosts?"
             );
         }
-    }
-}
-
-/// The reply in `inbox`, which has to be all that is there: what follows answers what nobody asked.
-fn alone(inbox: &[u8]) -> Result<Reply<'_>, Failure> {
-    match reply::parse(inbox) {
-        Parsed::Complete(said) if said.raw.len() == inbox.len() => Ok(said),
-        _ => Err(Failure::NotSmtp),
     }
 }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use crate::journal::text::escape;
 use crate::time::Timestamp;
+use crate::tls;
 
 /// Less time than this is left to renew a certificate in: renewal, where it goes by itself, was due before.
 pub(super) const SOON: Duration = Duration::from_secs(21 * 24 * 60 * 60);
@@ -59,7 +59,7 @@ impl Chain {
         let moment = |seconds: i64| Timestamp::from_seconds(u64::try_from(seconds).unwrap_or(0));
         let follows = |(one, next): (&X509Certificate<'_>, &X509Certificate<'_>)| one.issuer() == next.subject();
         Some(Self {
-            names: names(leaf),
+            names: tls::names(leaf).unwrap_or_default(),
             not_before: moment(leaf.validity().not_before.timestamp()),
             not_after: moment(leaf.validity().not_after.timestamp()),
             length: chain.len(),
@@ -98,23 +98,6 @@ impl Chain {
         let days = self.not_after.since(now).as_secs() / (24 * 60 * 60);
         format!("for {names}; good until {day} ({days} days)")
     }
-}
-
-fn names(leaf: &X509Certificate<'_>) -> Vec<String> {
-    let lower = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
-    let alternatives = leaf.subject_alternative_name().ok().flatten();
-    let mut names: Vec<String> = alternatives
-        .iter()
-        .flat_map(|extension| &extension.value.general_names)
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some(lower(name)),
-            _ => None,
-        })
-        .collect();
-    if names.is_empty() {
-        names.extend(leaf.subject().iter_common_name().filter_map(|name| name.as_str().ok()).map(lower));
-    }
-    names
 }
 
 /// A day, for people.

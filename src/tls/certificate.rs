@@ -177,7 +177,7 @@ fn moment(at: Timestamp) -> String {
 }
 
 /// The DNS names of a certificate; its common name where it has none, as old ones do.
-fn names(leaf: &X509Certificate<'_>) -> Result<Vec<String>, x509_parser::error::X509Error> {
+pub(crate) fn names(leaf: &X509Certificate<'_>) -> Result<Vec<String>, x509_parser::error::X509Error> {
     let lower = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
     let alternatives = leaf.subject_alternative_name()?;
     let mut names: Vec<String> = alternatives

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
+pub(crate) use certificate::names;
 pub use certificate::{Certificate, Problem};
 pub use connect::{ConnectFailure, Connector, Trust};
 pub(crate) use handshake::cipher;

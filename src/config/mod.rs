@@ -177,7 +177,10 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
         dnsbl: dnsbl.wanted(asked, inspection),
         dns: dns::names::Settings { nameservers: servers.into_iter().map(Spanned::into_inner).collect() },
         gates,
-        ledger: ledger::Settings { entries: entries.map_or(1_000_000, Spanned::into_inner) },
+        ledger: ledger::Settings {
+            entries: entries.map_or(1_000_000, Spanned::into_inner),
+            ..ledger::Settings::default()
+        },
         admin: admin.map(Spanned::into_inner),
         journal: journal.map_or(JournalTarget::Stdout, Spanned::into_inner),
         log,

@@ -161,7 +161,7 @@ impl Post {
     fn with_lists(settings: Settings, dnsbl: Option<Dnsbl>) -> Self {
         let house = Arc::new(House {
             clock: Clock::held(NOW),
-            ledger: Ledger::open(ledger::Settings { entries: 100 }),
+            ledger: Ledger::open(ledger::Settings { entries: 100, ..ledger::Settings::default() }),
             sessions: Sessions::new(),
             journal: Journal::open(Target::Memory).unwrap(),
             metrics: Arc::new(Metrics::new()),

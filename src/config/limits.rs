@@ -174,6 +174,7 @@ impl LimitsEntry {
             message_commands: self.message_commands.or(above.message_commands).unwrap_or(usual.message_commands),
             envelope: self.envelope_time.or(above.envelope_time).unwrap_or(usual.envelope),
             min_rate: self.min_data_rate.or(above.min_data_rate).unwrap_or(usual.min_rate),
+            ..usual
         }
     }
 

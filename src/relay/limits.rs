@@ -8,6 +8,8 @@
 //! | recipients | with each transaction | 452 4.5.3; after as many again, an error |
 //! | commands that bring no message on its way | when the backend has taken a message | 421 |
 //! | all commands | when the backend has taken a message | 421 |
+//! | AUTH exchanges that failed | never | 421, behind the reply to the last that may fail |
+//! | lines of an AUTH exchange | with each exchange | 421 |
 
 use std::time::Duration;
 
@@ -26,6 +28,10 @@ pub struct Limits {
     /// All commands, from one message that the backend takes to the next: a large one may come in many chunks. Beyond
     /// it, 421.
     pub message_commands: u32,
+    /// AUTH exchanges that fail; behind the reply to the last of them comes 421. 0: any number.
+    pub auth_failures: u32,
+    /// The client's lines in one AUTH exchange, its command apart. Beyond it, 421.
+    pub auth_lines: u32,
     /// How long a client may be waited for by its commands, all together, from one message that the backend takes to
     /// the next.
     pub envelope: Duration,
@@ -42,6 +48,8 @@ impl Default for Limits {
             recipients: 1000,
             idle_commands: 100,
             message_commands: 100_000,
+            auth_failures: 3,
+            auth_lines: 16,
             envelope: Duration::from_secs(60 * 60),
             min_rate: 500,
         }
@@ -118,6 +126,8 @@ mod tests {
         recipients: 2,
         idle_commands: 3,
         message_commands: 12,
+        auth_failures: 3,
+        auth_lines: 16,
         envelope: Duration::from_secs(3600),
         min_rate: 500,
     };

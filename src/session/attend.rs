@@ -18,7 +18,7 @@ use crate::backend::Presence;
 use crate::journal::{Outcome, Stage};
 use crate::metrics::{BackendFailure, State};
 use crate::relay::ending::{AuthOutcome, End, Event, Tally};
-use crate::relay::{self, NoTls, Sides, Wire};
+use crate::relay::{self, NoTls, Sides, Warden, Wire};
 use crate::screen::{Evidence, Screen, Test, Verdict};
 
 /// A stranger's greet wait is over.
@@ -263,18 +263,11 @@ async fn relayed<C: Wire>(
     let sides = Sides { client: &mut client, client_bytes, backend, backend_bytes };
     let settings = &guest.gate.settings.relay;
     let drained = house.draining.cancelled();
-    // A client that tries AUTH where none is offered is found out here too, if it was let through before.
-    let screen = &mut report.screen;
     let mut so_far = Tally::default();
-    let on_event = |event| {
-        count(&mut so_far, event);
-        if let (Event::AuthNotOffered, Some(screen)) = (event, screen.as_mut()) {
-            screen.observe(Evidence::TriedAuth);
-        }
-    };
+    let watch = Watch { may_auth: guest.may_auth(), screen: report.screen.as_mut(), so_far: &mut so_far };
     let ending = tokio::select! {
         biased;
-        ending = relay::run_traced(sides, opening, settings, trace, drained, on_event) => ending,
+        ending = relay::run_traced(sides, opening, settings, trace, drained, watch) => ending,
         () = house.cut.cancelled() => {
             report.note = Some("cut off: it did not end in the time that a stop gives".to_owned());
             report.tally = so_far;
@@ -302,6 +295,27 @@ async fn relayed<C: Wire>(
     drop(client);
     let outcome = failure.map_or_else(|| handoff::outcome(&ending.end), connection::outcome);
     depart(house, guest, Stage::Relay, outcome, report);
+}
+
+/// What a visit sees of its relay while that runs.
+struct Watch<'v> {
+    may_auth: bool,
+    screen: Option<&'v mut Screen>,
+    so_far: &'v mut Tally,
+}
+
+impl Warden for Watch<'_> {
+    fn offers_auth(&self) -> bool {
+        self.may_auth
+    }
+
+    fn event(&mut self, event: Event) {
+        count(self.so_far, event);
+        // A client that tries AUTH where none is offered is found out here too, if it was let through before.
+        if let (Event::AuthNotOffered, Some(screen)) = (event, &mut self.screen) {
+            screen.observe(Evidence::TriedAuth);
+        }
+    }
 }
 
 /// Takes down what would be lost with a relay that is cut off.

@@ -423,7 +423,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             return Reaction::Say(plain(250, hostname), false);
         }
         let offer = self.client.tls().shown(offer.as_deref().cloned().unwrap_or_default());
-        let keep = match self.guest.gate.settings.relay.auth {
+        let keep = match self.guest.may_auth() {
             // It can use none of them.
             _ if self.is_with_proxy() => Keywords::NONE,
             true => OFFERED.with(Keyword::Auth),
@@ -494,10 +494,10 @@ impl<'a, C: Wire> Dialogue<'a, C> {
                 Some(reply) => Reaction::Say(reply, true),
             };
         }
-        if self.guest.gate.settings.relay.auth && self.client.tls().bars_auth() {
+        if self.guest.may_auth() && self.client.tls().bars_auth() {
             return error(538, Enhanced(5, 7, 11), "STARTTLS first: AUTH needs TLS here");
         }
-        if !self.guest.gate.settings.relay.auth
+        if !self.guest.may_auth()
             && let Some(test) = self.observe(Evidence::TriedAuth)
         {
             return self.dropped(test);
@@ -529,7 +529,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
     }
 
     fn malformed(&mut self, verb: Verb, reason: Malformed) -> Reaction {
-        if verb == Verb::Auth && !self.guest.gate.settings.relay.auth {
+        if verb == Verb::Auth && !self.guest.may_auth() {
             return self.auth();
         }
         let text = match reason {

@@ -191,6 +191,11 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// Whether AUTH is offered to the client at all, where it is to be had.
+    pub(crate) fn may_auth(&self) -> bool {
+        self.gate.settings.relay.auth
+    }
+
     /// The client as the backend is to hear of it; `tls` is what was agreed on with it by now, `score` what the lists made
     /// of it, if they said something.
     fn visitor(&self, tls: Option<&Facts>, score: Option<i32>) -> Visitor<'static> {

@@ -1,5 +1,10 @@
-//! Policies: who is let in before any test, and how many at once. Pure.
+//! Policies: who is let in before any test, how many at once, and how often. Pure.
 
 pub mod access;
+pub mod class;
+mod counts;
+pub mod gcra;
 pub mod network;
 pub mod quota;
+pub mod rates;
+pub mod stress;

@@ -26,7 +26,7 @@ use crate::ledger::Ledger;
 use crate::listener::{self, CannotListen};
 use crate::metrics::{CertificateState, Metrics, ZoneState};
 use crate::policy::quota::Sessions;
-use crate::session::{Door, Gate, House, Lane, Order, Settings};
+use crate::session::{Door, Gate, House, Lane, Order, Settings, Stress};
 use crate::time::Timestamp;
 use crate::tls::{Expiry, Keyring, Problems, Reload};
 
@@ -105,6 +105,7 @@ impl Server {
             clock,
             ledger: Ledger::open(config.ledger),
             sessions: Sessions::new(),
+            stress: Stress::new(),
             journal,
             metrics: Arc::new(Metrics::new()),
             ids: VisitIds::new(now),
@@ -249,6 +250,8 @@ impl Server {
         self.lists = lists;
         self.names = names;
         self.show_lists();
+        let places = config.gates.iter().map(|gate| gate.limits.open_to_strangers()).max();
+        self.house.stress.set_places(places.unwrap_or_default(), self.house.sessions.open());
 
         let mut backends = Vec::new();
         let mut gates = Vec::new();
@@ -308,6 +311,8 @@ impl Server {
         let sources = self.house.metrics.sources();
         let house = Arc::downgrade(&self.house);
         sources.set_ledger_entries(move || house.upgrade().map_or(0, |house| house.ledger.len() as u64));
+        let house = Arc::downgrade(&self.house);
+        sources.set_stress(move || house.upgrade().is_some_and(|house| house.stress.is_on()));
         let journal = self.house.journal.clone();
         sources.set_journal_lost(move || journal.lost());
     }

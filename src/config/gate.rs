@@ -176,7 +176,7 @@ impl GateEntry {
             contact: own.contact.clone().or_else(|| above.contact.clone()),
             screen: Arc::new(self.screen(above, dnsbl, &hostname, inspection)),
             access: Arc::new(AccessEntry::list(own.access.as_ref(), above.access.as_ref(), self.proxies.is_there())),
-            limits: limits.0.quota(limits.1, inspection),
+            limits: limits.0.quota(limits.1, self.scene, inspection),
             tls,
             backend: Arc::new(backend::Settings {
                 address: self.backend.as_ref().map(|address| address.get_ref().clone()).unwrap_or_default(),

@@ -12,6 +12,7 @@
 //! Whether the machine agrees (a port that is taken, a backend that is away) is left to those who try.
 
 mod access;
+mod door;
 mod gate;
 mod inspection;
 mod limits;

@@ -11,7 +11,7 @@
 mod gate;
 mod sources;
 
-pub use gate::{AcceptError, BackendFailure, Gate, Header, Presence, State};
+pub use gate::{AcceptError, BackendFailure, Gate, Header, Limit, Presence, State};
 pub use sources::{CertificateState, Sources, ZoneState};
 
 use std::collections::HashMap;
@@ -196,6 +196,7 @@ mod tests {
         metrics.reload_succeeded(Timestamp::from_seconds(1_700_000_000));
         metrics.sources().set_ledger_entries(|| 42);
         metrics.sources().set_journal_lost(|| 3);
+        metrics.sources().set_stress(|| true);
         metrics.sources().set_certificates(|| {
             let of = |not_after| CertificateState { gate: "mx".into(), name: "mx.example".into(), not_after };
             vec![of(1_900_000_000), of(1_800_000_000)]
@@ -231,6 +232,8 @@ mod tests {
             "accept_errors_total",
             "tls_handshakes_total",
             "proxy_headers_total",
+            "limit_refusals_total",
+            "stress",
             "tls_certificate_not_after_timestamp_seconds",
             "dnsbl_queries_total",
             "dnsbl_zone_up",
@@ -320,6 +323,7 @@ mod tests {
         gate.handed_off(Duration::from_millis(3));
         gate.backend_failed(BackendFailure::Refused);
         gate.accept_failed(AcceptError::Resources);
+        gate.limited(Limit::Reserved);
         gate.proxy_header(Header::Client);
         gate.proxy_header(Header::TooLong);
         gate.tls_handshake(None);
@@ -330,6 +334,8 @@ mod tests {
             ("gatepost_handoff_duration_seconds_count{gate=\"mx\"}", 1.0),
             ("gatepost_backend_failures_total{gate=\"mx\",kind=\"refused\"}", 1.0),
             ("gatepost_accept_errors_total{gate=\"mx\",kind=\"resources\"}", 1.0),
+            ("gatepost_limit_refusals_total{gate=\"mx\",limit=\"reserved\"}", 1.0),
+            ("gatepost_limit_refusals_total{gate=\"mx\",limit=\"rate\"}", 0.0),
             ("gatepost_proxy_headers_total{gate=\"mx\",result=\"client\"}", 1.0),
             ("gatepost_proxy_headers_total{gate=\"mx\",result=\"too-long\"}", 1.0),
             ("gatepost_proxy_headers_total{gate=\"mx\",result=\"untrusted\"}", 0.0),
@@ -360,6 +366,7 @@ mod tests {
         let metrics = full();
         assert_eq!(value(&metrics, "gatepost_ledger_entries"), 42.0);
         assert_eq!(value(&metrics, "gatepost_journal_lost_total"), 3.0);
+        assert_eq!(value(&metrics, "gatepost_stress"), 1.0);
         let ends = "gatepost_tls_certificate_not_after_timestamp_seconds{gate=\"mx\",name=\"mx.example\"}";
         assert_eq!(value(&metrics, ends), 1_800_000_000.0, "of two for one name, the one that ends first");
         let listed = "gatepost_dnsbl_queries_total{result=\"listed\",zone=\"list.example\"}";

@@ -44,6 +44,7 @@ pub struct Sources {
     certificates: Mutex<Option<Ask<Vec<CertificateState>>>>,
     ledger_entries: Mutex<Option<Ask<u64>>>,
     journal_lost: Mutex<Option<Ask<u64>>>,
+    stress: Mutex<Option<Ask<bool>>>,
 }
 
 impl fmt::Debug for Sources {
@@ -68,6 +69,11 @@ impl Sources {
         *self.ledger_entries.lock() = Some(Arc::new(ask));
     }
 
+    /// Who knows whether the house is under stress.
+    pub fn set_stress(&self, ask: impl Fn() -> bool + Send + Sync + 'static) {
+        *self.stress.lock() = Some(Arc::new(ask));
+    }
+
     /// Who knows how many journal records were lost.
     pub fn set_journal_lost(&self, ask: impl Fn() -> u64 + Send + Sync + 'static) {
         *self.journal_lost.lock() = Some(Arc::new(ask));
@@ -90,6 +96,7 @@ struct Told {
     not_after: IntGaugeVec,
     entries: IntGauge,
     lost: IntCounter,
+    stress: IntGauge,
 }
 
 #[allow(clippy::expect_used, reason = "names and labels are constants; a test makes them all")]
@@ -102,12 +109,14 @@ impl Told {
             "When a certificate ends, in seconds since 1970-01-01 00:00 UTC.",
         );
         let entries = Opts::new("ledger_entries", "Clients that are remembered.");
+        let stress = Opts::new("stress", "Whether there are so many sessions that strangers are hurried.");
         let lost = Opts::new("journal_lost_total", "Journal records that could not be written.");
         Self {
             queries: IntCounterVec::new(queries, &["zone", "result"]).expect("a valid counter"),
             up: IntGaugeVec::new(up, &["zone"]).expect("a valid gauge"),
             not_after: IntGaugeVec::new(not_after, &["gate", "name"]).expect("a valid gauge"),
             entries: IntGauge::with_opts(entries).expect("a valid gauge"),
+            stress: IntGauge::with_opts(stress).expect("a valid gauge"),
             lost: IntCounter::with_opts(lost).expect("a valid counter"),
         }
     }
@@ -159,6 +168,10 @@ impl Collector for Asked {
         if let Some(entries) = ask(&self.0.ledger_entries) {
             told.entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
             families.extend(told.entries.collect());
+        }
+        if let Some(stress) = ask(&self.0.stress) {
+            told.stress.set(i64::from(stress));
+            families.extend(told.stress.collect());
         }
         if let Some(lost) = ask(&self.0.journal_lost) {
             told.lost.inc_by(lost);

@@ -61,7 +61,7 @@ pub(super) fn lost(house: &House, guest: Guest, error: &io::Error) {
 
 /// From the end of the greet wait on.
 pub(super) async fn stranger_visit<C: Wire>(house: &House, stranger: Stranger, client: C) {
-    let Stranger { guest, screen, teased, said } = stranger;
+    let Stranger { guest, screen, teased, said, .. } = stranger;
     let needs_dialogue = screen.needs_dialogue();
     let report = Report { screen: Some(screen), said, ..Report::default() };
     let client = Connection::new(client, &guest.gate);

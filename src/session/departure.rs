@@ -79,7 +79,10 @@ pub(super) fn depart(house: &House, guest: Guest, stage: Stage, outcome: Outcome
     };
     house.metrics.departed(&visit);
     house.journal.record(&visit);
-    drop(guest.place);
+    if guest.place.is_some() {
+        drop(guest.place);
+        house.stress.look(house.sessions.open());
+    }
 }
 
 /// The sum that the lists made of a client, if any of them said something.

@@ -21,11 +21,11 @@ use super::introduction::Fault;
 use super::pregreet::{Introduced, Lot};
 use super::recall::{Recall, recall};
 use super::seldom::Seldom;
-use super::{Gate, Guest, House, attend, refusal};
+use super::{Gate, Guest, House, attend, limits, refusal};
 use crate::dnsbl::Answer;
 use crate::journal::{Outcome, Recognition, Stage};
 use crate::metrics::{AcceptError, State};
-use crate::policy::quota::Full;
+use crate::policy::class::Class;
 
 /// Tokens below this are doors.
 const DOORS: usize = 1024;
@@ -265,11 +265,10 @@ impl Lane {
         }
         let mut guest = self.guest(gate, &arrival, Recognition::Proxy);
         // All that come through a load balancer come from its address: it counts in all, and not as a client.
-        match self.house.sessions.enter(arrival.client.ip(), gate.settings.limits, true) {
+        match limits::enter(&self.house, gate, arrival.client.ip(), Class::Allowed) {
             Ok(place) => guest.place = Some(place),
-            Err(_) => {
-                let reply = refusal::full(&guest);
-                return self.lot.turn_away(arrival.socket, guest, &reply, (Stage::Arrival, Outcome::Limited));
+            Err(full) => {
+                return limits::turn_away(&mut self.lot, arrival.socket, guest, Stage::Arrival, full);
             }
         }
         guest.presence = Some(gate.metrics.present(State::Parked));
@@ -311,13 +310,9 @@ impl Lane {
                 let reply = refusal::denied(&guest);
                 self.lot.turn_away(arrival.socket, guest, &reply, (Stage::Recall, Outcome::Dropped));
             }
-            Recall::Full(full) => {
-                let guest = self.guest(gate, &arrival, Recognition::Stranger);
-                let reply = match full {
-                    Full::Client => refusal::too_many(&guest),
-                    Full::Total => refusal::full(&guest),
-                };
-                self.lot.turn_away(arrival.socket, guest, &reply, (Stage::Recall, Outcome::Limited));
+            Recall::Full(recognition, full) => {
+                let guest = self.guest(gate, &arrival, recognition);
+                limits::turn_away(&mut self.lot, arrival.socket, guest, Stage::Recall, full);
             }
         }
     }

@@ -30,12 +30,14 @@ mod greeting;
 mod handoff;
 mod introduction;
 mod lane;
+mod limits;
 mod pregreet;
 mod recall;
 mod refusal;
 mod renewal;
 mod seldom;
 mod stranger;
+mod stress;
 #[cfg(test)]
 mod tests;
 
@@ -66,6 +68,7 @@ pub use arrival::Door;
 pub use connection::{Here, Tls};
 pub use introduction::Proxies;
 pub use lane::{Lane, Order};
+pub use stress::Stress;
 
 /// What a gate is for; decides defaults only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -150,6 +153,8 @@ pub struct House {
     pub ledger: Ledger,
     /// The sessions that are open.
     pub sessions: Arc<Sessions>,
+    /// Whether there are so many of them that strangers are hurried.
+    pub stress: Stress,
     /// Where visits are written down.
     pub journal: Journal,
     /// What is counted.

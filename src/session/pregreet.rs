@@ -118,7 +118,9 @@ impl Lot {
         let round = self.round;
         let entry = self.places.vacant_entry();
         let key = Key { place: u32::try_from(entry.key()).unwrap_or(u32::MAX), round };
-        let mut stranger = Box::new(Stranger { guest, screen, teased: false, said: None });
+        // Whoever waits already waits on as it was begun: what is held is soon over in any case.
+        let hurried = self.house.stress.is_on();
+        let mut stranger = Box::new(Stranger { guest, screen, hurried, teased: false, said: None });
 
         let mut verdict = None;
         if stranger.screen.due().has(Test::Dnsbl)
@@ -140,7 +142,8 @@ impl Lot {
             stranger.teased = (&socket).write(&line).is_ok();
         }
         if !wait.is_over() {
-            self.deadlines.push(now, if wait.minimum { greet.minimum } else { greet.maximum }, key);
+            let (least, most) = greet.waits(hurried);
+            self.deadlines.push(now, if wait.minimum { least } else { most }, key);
         }
         let token = Token(self.first_token + entry.key());
         let place = entry.insert(Place { socket, round, who: Who::Waiting(stranger) });
@@ -154,9 +157,20 @@ impl Lot {
 
     /// Turns somebody away that was never let in.
     pub(super) fn turn_away(&mut self, socket: TcpStream, guest: Guest, reply: &[u8], end: (Stage, Outcome)) {
+        self.turn_away_with(socket, guest, reply, end, Report::default());
+    }
+
+    /// Likewise, with something to report.
+    pub(super) fn turn_away_with(
+        &mut self,
+        socket: TcpStream,
+        guest: Guest,
+        reply: &[u8],
+        (stage, outcome): (Stage, Outcome),
+        report: Report,
+    ) {
         let reply = heard(&guest, reply);
-        let (stage, outcome) = end;
-        departure::depart(&self.house, guest, stage, outcome, Report::default());
+        departure::depart(&self.house, guest, stage, outcome, report);
         self.let_leave(socket, reply);
     }
 
@@ -249,9 +263,9 @@ impl Lot {
                     continue;
                 }
             };
-            let greet = &stranger.screen.settings().greet;
-            let longer = greet.maximum.saturating_sub(greet.minimum);
-            if now >= stranger.guest.arrived + greet.maximum {
+            let (least, most) = stranger.screen.settings().greet.waits(stranger.hurried);
+            let longer = most.saturating_sub(least);
+            if now >= stranger.guest.arrived + most {
                 let verdict = stranger.screen.stop_waiting();
                 match verdict {
                     Some(_) => self.settle(index, verdict),

@@ -10,6 +10,7 @@
 use std::fmt::Write;
 
 use super::Guest;
+use crate::policy::gcra::Wait;
 use crate::screen::{Evidence, Screen, Test};
 use crate::smtp::reply::{self, Code, Enhanced};
 
@@ -76,6 +77,17 @@ pub(super) fn denied(guest: &Guest) -> Vec<u8> {
 /// The client has too many sessions open.
 pub(super) fn too_many(guest: &Guest) -> Vec<u8> {
     write(guest, CLOSING, Enhanced(4, 7, 0), "Too many connections from your address, try again later".to_owned())
+}
+
+/// The network that the client is in has too many sessions open.
+pub(super) fn too_many_near(guest: &Guest) -> Vec<u8> {
+    write(guest, CLOSING, Enhanced(4, 7, 0), "Too many connections from your network, try again later".to_owned())
+}
+
+/// The client comes too often.
+pub(super) fn too_often(guest: &Guest, wait: Wait) -> Vec<u8> {
+    let text = format!("Too many connections from your address in a short time, try again in {} s", wait.seconds());
+    write(guest, CLOSING, Enhanced(4, 7, 0), text)
 }
 
 /// All places are taken.

@@ -575,7 +575,7 @@ async fn those_who_wait_and_those_in_the_queue_are_told_of_the_end() {
 #[tokio::test]
 async fn limits_turn_away_at_the_door() {
     let mut settings = settings(nobody());
-    settings.limits = quota::Settings { per_client: 1, total: 2 };
+    settings.limits = quota::Settings::plain(1, 2);
     let post = Post::new(settings);
     let open = post.open();
     let first = Client::connect(open.address).await;
@@ -601,7 +601,7 @@ async fn the_access_list_goes_before_everything() {
     let entry = |ip: &str, access| (ipnet::IpNet::from(ip.parse::<IpAddr>().unwrap()), access);
     settings.access =
         Arc::new(AccessList::new(vec![entry("127.0.0.2", Access::Deny), entry("127.0.0.3", Access::Allow)]));
-    settings.limits = quota::Settings { per_client: 1, total: 100 };
+    settings.limits = quota::Settings::plain(1, 100);
     let post = Post::new(settings);
     let open = post.open();
     let mut denied = connect_from("127.0.0.2", open.address).await;

@@ -45,6 +45,7 @@ pub mod dnsbl;
 pub mod firewall;
 pub mod ledger;
 pub mod listener;
+pub mod lists;
 pub mod relay;
 pub mod tls;
 

@@ -3,3 +3,4 @@
 pub mod access;
 pub mod network;
 pub mod quota;
+pub mod ranges;

@@ -8,6 +8,7 @@ pub mod gcra;
 pub mod guard;
 pub mod network;
 pub mod quota;
+pub mod ranges;
 pub mod rates;
 pub mod record;
 pub mod stress;

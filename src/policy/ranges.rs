@@ -1,0 +1,128 @@
+//! Networks and what is said of each, in order: the first match wins.
+//!
+//! Made once, asked on every accept: the networks are flattened into the ranges between which the answer changes, so that a
+//! look-up is one binary search. What no network matches is answered with the default.
+//!
+//! An IPv4 client that comes as IPv4-mapped IPv6 is the IPv4 client, and so are entries within `::ffff:0:0/96`. Wider IPv6
+//! networks, `::/0` too, say nothing of IPv4 clients.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::network;
+use crate::addr;
+
+/// What the first match says. Two are equal if they say the same of every client.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FirstMatch<V> {
+    v4: Ranges<u32, V>,
+    v6: Ranges<u128, V>,
+}
+
+impl<V: Copy + Eq + Default> FirstMatch<V> {
+    /// Of `entries`, in order.
+    pub fn new(entries: impl IntoIterator<Item = (IpNet, V)>) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for (rank, (net, says)) in entries.into_iter().enumerate() {
+            match network::canonical(net) {
+                IpNet::V4(net) => {
+                    let (first, last) = (net.network().to_bits(), net.broadcast().to_bits());
+                    v4.push(Span { first, last, rank, says });
+                }
+                IpNet::V6(net) => {
+                    let (first, last) = (net.network().to_bits(), net.broadcast().to_bits());
+                    v6.push(Span { first, last, rank, says });
+                }
+            }
+        }
+        Self {
+            v4: Ranges::flatten(v4, |last| last.checked_add(1)),
+            v6: Ranges::flatten(v6, |last| last.checked_add(1)),
+        }
+    }
+
+    /// What the first matching entry says of `client`; the default if none matches.
+    pub fn look_up(&self, client: IpAddr) -> V {
+        match addr::canonical(client) {
+            IpAddr::V4(v4) => self.v4.at(v4.to_bits()),
+            IpAddr::V6(v6) => self.v6.at(v6.to_bits()),
+        }
+    }
+
+    /// How many ranges it came to.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.v4.from.len() + self.v6.from.len()
+    }
+}
+
+/// The addresses of one network, and its place in the list.
+struct Span<T, V> {
+    first: T,
+    last: T,
+    rank: usize,
+    says: V,
+}
+
+/// Where the answer changes, in order: from each address on, up to the next one, that is said.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Ranges<T, V> {
+    /// The answers apart from the addresses, so that a search touches little memory.
+    from: Vec<T>,
+    says: Vec<V>,
+}
+
+impl<T, V> Default for Ranges<T, V> {
+    fn default() -> Self {
+        Self { from: Vec::new(), says: Vec::new() }
+    }
+}
+
+impl<T: Copy + Ord, V: Copy + Eq + Default> Ranges<T, V> {
+    /// Any two networks are apart, or one lies within the other; so, in order of their first addresses, those around the
+    /// present address are a stack. Each level of it holds the earliest entry up to there, which is the first match.
+    fn flatten(mut spans: Vec<Span<T, V>>, after: impl Fn(T) -> Option<T>) -> Self {
+        spans.sort_by(|a, b| a.first.cmp(&b.first).then(b.last.cmp(&a.last)).then(a.rank.cmp(&b.rank)));
+        let mut ranges = Self::default();
+        let mut around: Vec<Span<T, V>> = Vec::new();
+        for mut span in spans {
+            ranges.leave(&mut around, Some(span.first), &after);
+            if let Some(outer) = around.last().filter(|outer| outer.rank < span.rank) {
+                (span.rank, span.says) = (outer.rank, outer.says);
+            }
+            ranges.change(span.first, span.says);
+            around.push(span);
+        }
+        ranges.leave(&mut around, None, &after);
+        ranges
+    }
+
+    /// Takes those off the stack that end before `next`; all of them if there is none.
+    fn leave(&mut self, around: &mut Vec<Span<T, V>>, next: Option<T>, after: &impl Fn(T) -> Option<T>) {
+        while let Some(inner) = around.pop_if(|inner| next.is_none_or(|next| inner.last < next)) {
+            let outside = around.last().map_or(V::default(), |outer| outer.says);
+            if let Some(from) = after(inner.last) {
+                self.change(from, outside);
+            }
+        }
+    }
+
+    /// From `from` on, it is `says` that is said. A later word about the same address counts; one that changes nothing is
+    /// left out.
+    fn change(&mut self, from: T, says: V) {
+        if self.from.last() == Some(&from) {
+            self.from.pop();
+            self.says.pop();
+        }
+        if self.says.last().copied().unwrap_or_default() != says {
+            self.from.push(from);
+            self.says.push(says);
+        }
+    }
+
+    fn at(&self, address: T) -> V {
+        let behind = self.from.partition_point(|&from| from <= address);
+        behind.checked_sub(1).and_then(|at| self.says.get(at)).copied().unwrap_or_default()
+    }
+}

@@ -44,7 +44,8 @@ pub trait Warden {
         Poll::Pending
     }
 
-    /// Something has happened. [`Event::AuthFinished`] is told here too, before [`Warden::finished`].
+    /// Something has happened. Of an exchange that the backend answered, [`Event::AuthFinished`] is told here too, before
+    /// [`Warden::finished`].
     fn event(&mut self, event: Event);
 }
 

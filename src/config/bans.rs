@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::auth::BanRules;
 use super::inspection::{Inspection, Wrong};
 use super::table::Table;
 use super::values::{boolean, text, whole};
@@ -18,6 +19,8 @@ const MAIL: [u16; 3] = [25, 465, 587];
 /// What `[bans]` says.
 #[derive(Debug)]
 pub(super) struct BansEntry {
+    /// What it says of bans themselves.
+    pub(super) rules: BanRules,
     import: Option<Spanned<Vec<Spanned<PathBuf>>>>,
     export: Option<Spanned<PathBuf>>,
     command: Option<Spanned<Vec<Spanned<String>>>>,
@@ -47,7 +50,7 @@ impl BansEntry {
             priority: table.value("priority", priority),
             span: table.span(),
         });
-        Self { import, export, command, nftables }
+        Self { rules: BanRules::read(table), import, export, command, nftables }
     }
 
     /// Whom bans are told. Reports what cannot be, and what has no effect.
@@ -78,7 +81,9 @@ impl BansEntry {
             if let (networks, Some(trouble)) = lists::read(path.get_ref()) {
                 let cause = format!("{} cannot be used as it is: {trouble}", path.get_ref().display());
                 let remedy = match networks.len() {
-                    0 => "create or mend the file, or correct the path (it is relative to this file's folder)".to_owned(),
+                    0 => {
+                        "create or mend the file, or correct the path (it is relative to this file's folder)".to_owned()
+                    }
                     n => format!("mend the file; the other {n} networks of it are in force from the start"),
                 };
                 inspection.warning(path.span(), Wrong::new(cause, remedy));
@@ -161,7 +166,8 @@ impl NftablesEntry {
     fn judge(&self, port: &Spanned<u16>, listened: &[u16], inspection: &Inspection) {
         let number = *port.get_ref();
         if !listened.contains(&number) && !MAIL.contains(&number) {
-            let cause = format!("no gate listens at port {number} for clients: whoever is banned would lose more than mail");
+            let cause =
+                format!("no gate listens at port {number} for clients: whoever is banned would lose more than mail");
             inspection.warning(port.span(), Wrong::new(cause, "name mail ports only"));
         }
     }
@@ -195,5 +201,6 @@ fn port(value: &DeValue<'_>) -> Result<u16, Wrong> {
 
 fn priority(value: &DeValue<'_>) -> Result<i32, Wrong> {
     let number = whole(-400..=400)(value)?;
-    i32::try_from(number).map_err(|_| Wrong::new(format!("{number} is out of range"), "write a number from -400 to 400"))
+    i32::try_from(number)
+        .map_err(|_| Wrong::new(format!("{number} is out of range"), "write a number from -400 to 400"))
 }

@@ -21,8 +21,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use self::file::{Trouble, read};
 use self::file::{File, Took};
+pub use self::file::{Trouble, read};
 use crate::policy::ranges::FirstMatch;
 
 /// The most files. A look-up tells them apart by a small number.
@@ -98,6 +98,13 @@ impl Lists {
         Self { shared, _life: Arc::new(life.drop_guard()) }
     }
 
+    /// No lists.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        let shared = Arc::new(Shared { listed: ArcSwap::default(), lists: Vec::new() });
+        Self { shared, _life: Arc::new(CancellationToken::new().drop_guard()) }
+    }
+
     /// The first list that `client` is on.
     pub fn look_up(&self, client: IpAddr) -> Option<ListName> {
         let number = self.shared.listed.load().look_up(client)?;
@@ -159,9 +166,9 @@ async fn look(mut files: Vec<File>, shared: Arc<Shared>) -> Vec<File> {
             }
         }
         if changed {
-            let entries = (0..).zip(&files).flat_map(|(number, file)| {
-                file.networks().iter().map(move |network| (*network, Some(number)))
-            });
+            let entries = (0..)
+                .zip(&files)
+                .flat_map(|(number, file)| file.networks().iter().map(move |network| (*network, Some(number))));
             shared.listed.store(Arc::new(FirstMatch::new(entries)));
         }
         files

@@ -16,7 +16,8 @@ pub struct Bans {
 impl Bans {
     pub(super) fn new(registry: &Registry) -> Self {
         let banned = Opts::new("bans_total", "Bans that came into force, by reason.");
-        let turned_away = Opts::new("banned_connections_total", "Connections of banned clients, turned away at the door.");
+        let turned_away =
+            Opts::new("banned_connections_total", "Connections of banned clients, turned away at the door.");
         let bans = Self {
             banned: IntCounterVec::new(banned, &["reason"]).expect("a valid counter"),
             turned_away: IntCounter::with_opts(turned_away).expect("a valid counter"),

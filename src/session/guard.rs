@@ -106,10 +106,13 @@ impl Warden for Guard<'_> {
                 Aftermath::default()
             }
             AuthOutcome::Undecided => Aftermath::default(),
-            AuthOutcome::Failed if self.house.login_failed(self.guest, finished.account.as_ref()) => {
+            // Who does not wait for the verdict has had the guess judged all the same.
+            AuthOutcome::Failed | AuthOutcome::Abandoned
+                if self.house.login_failed(self.guest, finished.account.as_ref()) =>
+            {
                 Aftermath { delay: None, over: true }
             }
-            AuthOutcome::Failed => self.delay(&self.house.rulings.settings()),
+            AuthOutcome::Failed | AuthOutcome::Abandoned => self.delay(&self.house.rulings.settings()),
         };
         drop(permit);
         aftermath
@@ -189,7 +192,12 @@ impl House {
                 Failed::Nothing => Strike::Failed(Some(u32::from_be_bytes([a, b, c, d]))),
             };
             let strangers = u32::try_from(known.strangers.ones.len()).ok();
-            return self.struck(client, strike, &Seen { guest, account: Some(account), settings: &settings, strangers }, now);
+            return self.struck(
+                client,
+                strike,
+                &Seen { guest, account: Some(account), settings: &settings, strangers },
+                now,
+            );
         }
         self.struck(client, strike, &Seen { guest, account: None, settings: &settings, strangers: None }, now)
     }

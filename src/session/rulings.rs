@@ -178,6 +178,13 @@ impl Rulings {
         }
     }
 
+    /// Rulings that nobody is told of, with no lists.
+    #[cfg(test)]
+    pub(crate) fn quiet(settings: Settings, metrics: Bans) -> Self {
+        let firewall = Firewall::open(crate::firewall::Settings::default(), crate::clock::Clock::system());
+        Self::new(settings, firewall, Lists::none(), metrics)
+    }
+
     /// What the file says.
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.load_full()
@@ -216,15 +223,6 @@ impl Rulings {
     }
 }
 
-/// Why a client is not let in.
-#[derive(Debug)]
-pub(super) enum Banned {
-    /// It was decided.
-    Decided(Arc<Held>),
-    /// It is on a list from outside.
-    Listed,
-}
-
 /// What is known at the door of a client that the access list says nothing of.
 #[derive(Debug)]
 pub(super) enum Ruling {
@@ -232,31 +230,23 @@ pub(super) enum Ruling {
     None,
     /// It is allowed at run time.
     Allowed,
-    /// It is not let in.
-    Banned(Banned),
+    /// It is not let in: by a decision, or else by a list from outside.
+    Banned(Option<Arc<Held>>),
 }
 
 impl House {
-    /// What was decided of a client of `gate`. Counts the knocks of those who are banned.
+    /// What was decided of a client of `gate`.
     pub(super) fn ruling(&self, gate: &Gate, client: IpAddr, now: Timestamp) -> Ruling {
         let rulings = &self.rulings;
-        let held = self.ledger.decisions().of(client, now);
-        let banned = match held {
+        // While an operator only observes, nobody but he bans.
+        let observes = gate.settings.screen.observe;
+        let banned = match self.ledger.decisions().of(client, now) {
             Some(held) if held.decision.what == What::Allow => return Ruling::Allowed,
-            // While an operator only observes, nobody but he bans.
-            Some(held) if !gate.settings.screen.observe || held.decision.reason == Reason::Operator => {
-                Banned::Decided(held)
-            }
-            _ if !gate.settings.screen.observe && rulings.lists.load().look_up(client).is_some() => Banned::Listed,
+            Some(held) if !observes || held.decision.reason == Reason::Operator => Some(held),
+            _ if !observes && rulings.lists.load().look_up(client).is_some() => None,
             _ => return Ruling::None,
         };
-        if rulings.exempt.load().has(client) {
-            return Ruling::None;
-        }
-        if let Banned::Decided(held) = &banned {
-            held.knock();
-        }
-        Ruling::Banned(banned)
+        if rulings.exempt.load().has(client) { Ruling::None } else { Ruling::Banned(banned) }
     }
 
     /// Carries a decision out, whoever made it.

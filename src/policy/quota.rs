@@ -300,7 +300,7 @@ mod tests {
     fn a_prefix_has_so_many_and_its_bots_do_not_keep_out_the_known() {
         let sessions = Sessions::new();
         let limits = Settings { per_prefix: 5, ..Settings::plain(100, 1000) };
-        let v6 = |n: u128| IpAddr::from(Ipv6Addr::from((0x2001_0db8_0001_u128 << 80) | n << 64));
+        let v6 = |n: u128| IpAddr::from(Ipv6Addr::from((0x2001_0db8_0000_u128 << 80) | n << 64));
         for (inside, neighbour) in
             [([v4(0x0a00_0001), v4(0x0a00_00ff)], v4(0x0a00_0100)), ([v6(0), v6(0xffff)], v6(0x1_0000))]
         {
@@ -362,7 +362,7 @@ mod tests {
         drop(passed);
         let (allowed, why, open) = most(Class::Allowed);
         assert_eq!((why, open), (Full::Total, 100));
-        assert_eq!(sessions.enter(v4(1), Class::Unknown, &limits, NOW).unwrap_err(), Full::Total);
+        assert_eq!(sessions.enter(v4(2000), Class::Unknown, &limits, NOW).unwrap_err(), Full::Total);
         drop((bad, unknown, allowed));
         assert_eq!(sessions.open(), 0);
     }

@@ -108,7 +108,7 @@ fn hold(gate: SocketAddr, over: &AtomicBool, refused: &AtomicU32) {
                 *session = None;
             }
         }
-        thread::park_timeout(Duration::from_millis(50));
+        thread::park_timeout(Duration::from_millis(250));
     }
 }
 

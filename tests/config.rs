@@ -341,6 +341,38 @@ const ROWS: &[Row] = &[
         told: &[(Warning, 3, "more sessions than all together", "10 or less")],
     },
     Row {
+        lines: ("limits.reserved_percent = 100", ""),
+        told: &[(Error, 2, "nothing is left for strangers", "anything below 100")],
+    },
+    Row {
+        lines: ("limits.sessions_per_stranger = 60", ""),
+        told: &[(Warning, 2, "strangers may do more than known clients", "raise `sessions_per_client`")],
+    },
+    Row {
+        lines: ("limits.sessions_per_offender = 30", ""),
+        told: &[(Warning, 2, "offenders may do more than strangers", "lower `sessions_per_offender`")],
+    },
+    Row {
+        lines: ("limits.rate_per_client = '30/1m'\nlimits.rate_per_stranger = '31/1m'", ""),
+        told: &[(Warning, 3, "strangers may do more than known clients", "raise `rate_per_client`")],
+    },
+    Row {
+        lines: ("limits.rate_per_offender = false", ""),
+        told: &[(Warning, 2, "offenders may do more than strangers", "lower `rate_per_offender`")],
+    },
+    Row {
+        lines: ("limits.sessions_per_prefix = 49", ""),
+        told: &[(Warning, 2, "one client may have 50 sessions", "sessions_per_prefix = 50 or more")],
+    },
+    Row { lines: ("limits.rate_per_stranger = true", ""), told: &[(Error, 2, "found true or false", "\"60/1m\"")] },
+    Row { lines: ("limits.rate_per_stranger = '60'", ""), told: &[(Error, 2, "such as 60/1m", "\"60/1m\"")] },
+    Row { lines: ("limits.rate_per_stranger = '0/1m'", ""), told: &[(Error, 2, "let nobody through", "false")] },
+    Row { lines: ("greet.stress_wait = '7s'", ""), told: &[(Warning, 2, "has no effect", "less than \"6s\"")] },
+    Row {
+        lines: ("limits.stress_command_time = '6m'", ""),
+        told: &[(Warning, 2, "has no effect", "less than \"5m\"")],
+    },
+    Row {
         lines: ("limits.command_time = '20m'", ""),
         told: &[(Warning, 2, "more than the whole dialogue", "\"10m\"")],
     },
@@ -551,6 +583,38 @@ fn what_a_gate_says_goes_before_what_the_file_says() {
     assert_eq!(one.screen.names.own, ["mx.example.org", "other.example"]);
     let own: Vec<String> = one.screen.names.own_addresses.iter().map(ToString::to_string).collect();
     assert_eq!(own, ["192.0.2.1", "192.0.2.9"]);
+}
+
+#[test]
+fn who_has_shown_less_has_less_and_an_office_is_not_taken_for_a_stranger() {
+    let limits = |top: &str, gate: &str| read(&format!("{TOP}{top}{GATE}{gate}\n")).gates[0].limits;
+    let figures = |limits: gatepost::policy::quota::Settings| {
+        let (each, rate) = (limits.per_client, limits.rate);
+        let rates =
+            [rate.passed, rate.unknown, rate.bad].map(|rate| rate.map_or("any".into(), |rate| rate.to_string()));
+        ([each.passed, each.unknown, each.bad], rates.join(" "), [limits.per_prefix, limits.total, limits.reserved])
+    };
+    for (top, gate, expected) in [
+        ("", "", ([50, 20, 2], "any 60/1m 6/1m", [500, 10_000, 2000])),
+        ("", "scene = 'submission'", ([50, 50, 2], "any any 6/1m", [500, 10_000, 2000])),
+        (
+            "",
+            "scene = 'submission'\nlimits.sessions_per_client = 1000",
+            ([1000, 1000, 2], "any any 6/1m", [1000, 10_000, 2000]),
+        ),
+        ("limits.sessions_per_client = 1", "", ([1, 1, 1], "any 60/1m 6/1m", [500, 10_000, 2000])),
+        ("limits.rate_per_client = '30/1m'", "", ([50, 20, 2], "30/1m 30/1m 6/1m", [500, 10_000, 2000])),
+        ("limits.rate_per_stranger = '3/1h'", "", ([50, 20, 2], "any 3/1h 3/1h", [500, 10_000, 2000])),
+        ("limits.sessions = 10", "limits.reserved_percent = 50", ([10, 10, 2], "any 60/1m 6/1m", [500, 10, 5])),
+        (
+            "limits.sessions_per_prefix = 99",
+            "limits.rate_per_stranger = false",
+            ([50, 20, 2], "any any 6/1m", [99, 10_000, 2000]),
+        ),
+    ] {
+        let (each, rates, all) = expected;
+        assert_eq!(figures(limits(top, gate)), (each, rates.to_owned(), all), "{top} {gate}");
+    }
 }
 
 #[test]

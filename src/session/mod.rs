@@ -131,6 +131,8 @@ pub struct DialogueLimits {
     pub line: usize,
     /// For one whole command line.
     pub command_timeout: Duration,
+    /// The most of that for a command line that is awaited from now on, while the house is under stress.
+    pub stress_command_timeout: Duration,
     /// For the dialogue as a whole.
     pub total_timeout: Duration,
 }

@@ -107,6 +107,7 @@ fn settings(backend: SocketAddr) -> Settings {
             errors: 20,
             line: 2048,
             command_timeout: Duration::from_secs(300),
+            stress_command_timeout: Duration::from_secs(10),
             total_timeout: Duration::from_secs(600),
         },
     }

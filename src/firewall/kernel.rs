@@ -4,7 +4,7 @@
 //!            a change was carried out
 //!              ┌───────┐
 //!  unknown ──► known ◄─┘        unknown: at the start, after any failure, and when somebody deleted the table
-//!     ▲ everything │ a failure
+//!     ▲ everything │ a failure, or many changes
 //!     └────────────┘            everything anew, in one step; at once, and then with a growing pause
 //! ```
 //!
@@ -29,6 +29,9 @@ const LAST_PAUSE: Duration = Duration::from_secs(60);
 
 /// How often it is looked whether the table is still there: a reload of the host's own rules flushes everything.
 const CHECK: Duration = Duration::from_secs(30);
+
+/// From how many changes on it is simpler to make everything anew.
+const PLENTY: usize = 4096;
 
 /// The packet filter, as far as it is known.
 pub(super) struct Kernel {
@@ -104,6 +107,9 @@ impl Kernel {
     }
 
     async fn change(&mut self, wanted: &NetMap<Ban>, touched: &[IpNet], now: Timestamp, counts: &Counters) {
+        if touched.len() > PLENTY && self.has.take().is_some() {
+            self.retry = Instant::now();
+        }
         let Some(has) = &mut self.has else { return };
         let Change { out, into, gone } = plan(has, wanted, touched, now);
         for net in gone {

@@ -452,8 +452,8 @@ const ROWS: &[Row] = &[
     Row {
         lines: ("bans.nftables = { enabled = true, ports = [25, 587, 22, 0] }", ""),
         told: &[
-            (Error, 2, "0 is out of range", "from 1 to 65535"),
             (Warning, 2, "no gate listens at port 22", "mail ports only"),
+            (Error, 2, "0 is out of range", "from 1 to 65535"),
         ],
     },
     Row {

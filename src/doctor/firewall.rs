@@ -13,7 +13,11 @@ pub(super) async fn nftables(nftables: &Nftables, out: &mut Findings) {
         Failure::Missing(_) => out.wrong(Topic::Firewall, what, "install the package nftables"),
         Failure::Denied(_) => {
             let what = "whether nftables can be told of bans cannot be tried: this user may not";
-            out.note(Topic::Firewall, what, "run this as root; the service needs CAP_NET_ADMIN, as gatepost.service shows");
+            out.note(
+                Topic::Firewall,
+                what,
+                "run this as root; the service needs CAP_NET_ADMIN, as gatepost.service shows",
+            );
         }
         Failure::Timeout(_) => out.away(Topic::Firewall, what, "see what keeps `nft list ruleset` from ending"),
         Failure::Refused(_) => {

@@ -16,19 +16,16 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::time::Instant;
 
+use super::Ban;
 use super::counts::{Counters, Seldom};
 use super::nets::NetMap;
 use super::nft::Nftables;
 use super::program::Failure;
-use super::Ban;
 use crate::time::Timestamp;
 
 /// The pauses between attempts to make everything anew.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
-
-/// How often it is looked whether the table is still there: a reload of the host's own rules flushes everything.
-const CHECK: Duration = Duration::from_secs(30);
 
 /// From how many changes on it is simpler to make everything anew.
 const PLENTY: usize = 4096;
@@ -58,11 +55,11 @@ impl Kernel {
     pub(super) fn new(nftables: Nftables) -> Self {
         let now = Instant::now();
         Self {
+            check: now + nftables.check,
             nftables,
             has: None,
             retry: now,
             pause: FIRST_PAUSE,
-            check: now + CHECK,
             failing: false,
             complaint: Seldom::default(),
         }
@@ -74,13 +71,7 @@ impl Kernel {
     }
 
     /// Brings it up to date. `touched` are the networks of which something may have changed in `wanted`.
-    pub(super) async fn update(
-        &mut self,
-        wanted: &NetMap<Ban>,
-        touched: &[IpNet],
-        now: Timestamp,
-        counts: &Counters,
-    ) {
+    pub(super) async fn update(&mut self, wanted: &NetMap<Ban>, touched: &[IpNet], now: Timestamp, counts: &Counters) {
         self.change(wanted, touched, now, counts).await;
         self.look(counts).await;
         if self.has.is_none() && Instant::now() >= self.retry {
@@ -144,7 +135,7 @@ impl Kernel {
         if self.has.is_none() || Instant::now() < self.check {
             return;
         }
-        self.check = Instant::now() + CHECK;
+        self.check = Instant::now() + self.nftables.check;
         match self.nftables.is_there().await {
             Ok(()) => {}
             Err(Failure::Refused(_)) => {
@@ -173,7 +164,7 @@ impl Kernel {
                 }
                 self.has = Some(elements.into_iter().collect());
                 self.pause = FIRST_PAUSE;
-                self.check = Instant::now() + CHECK;
+                self.check = Instant::now() + self.nftables.check;
             }
             Err(failure) => {
                 counts.nft_failed(&failure);
@@ -210,12 +201,16 @@ fn remedy(failure: &Failure) -> &'static str {
 /// What has to change around the `touched` networks for `has` to become the outermost of `wanted`.
 fn plan(has: &NetMap<Timestamp>, wanted: &NetMap<Ban>, touched: &[IpNet], now: Timestamp) -> Change {
     // What is around a network now, or is to be, changes with it.
-    let around = |net: IpNet| [has.widest(net), wanted.widest(net), Some(net)].into_iter().flatten().min_by_key(IpNet::prefix_len);
+    let around = |net: IpNet| {
+        [has.widest(net), wanted.widest(net), Some(net)].into_iter().flatten().min_by_key(IpNet::prefix_len)
+    };
     let regions: NetMap<()> = touched.iter().filter_map(|net| Some((around(*net)?, ()))).collect();
     let mut change = Change::default();
     for (region, ()) in regions.iter().filter(|(region, ())| regions.widest(*region) == Some(*region)) {
         let target = wanted.outermost(region).filter(|(_, ban)| ban.until > now);
-        change.into.extend(target.map(|(net, ban)| (net, ban.until)).filter(|(net, until)| has.get(*net) != Some(until)));
+        change
+            .into
+            .extend(target.map(|(net, ban)| (net, ban.until)).filter(|(net, until)| has.get(*net) != Some(until)));
         let stays = |net: IpNet, until: Timestamp| {
             wanted.widest(net) == Some(net) && wanted.get(net).is_some_and(|ban| ban.until == until)
         };
@@ -271,13 +266,7 @@ mod tests {
             // What is not touched is let be.
             (&[("192.0.2.1/32", 60)], &[("192.0.2.9/32", 60)], &["192.0.2.9/32"], &[], &[("192.0.2.9/32", 60)]),
             // A narrow one within a wide one is not told; it is when the wide one goes.
-            (
-                &[("192.0.2.0/24", 60)],
-                &[("192.0.2.0/24", 60), ("192.0.2.1/32", 90)],
-                &["192.0.2.1/32"],
-                &[],
-                &[],
-            ),
+            (&[("192.0.2.0/24", 60)], &[("192.0.2.0/24", 60), ("192.0.2.1/32", 90)], &["192.0.2.1/32"], &[], &[]),
             (
                 &[("192.0.2.0/24", 60)],
                 &[("192.0.2.1/32", 90), ("192.0.2.9/32", 90)],

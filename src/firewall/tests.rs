@@ -219,7 +219,10 @@ async fn the_file_says_who_is_banned_and_stays() {
     let firewall = Firewall::open(settings, stage.clock.clone());
     let lines = |path: &Path| -> Vec<String> {
         let text = fs::read_to_string(path).unwrap_or_default();
-        text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+        text.lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| line.split(' ').next().unwrap().to_owned())
+            .collect()
     };
     until("the file", || path.exists()).await;
     assert!(lines(&path).is_empty());
@@ -254,9 +257,8 @@ async fn the_operator_s_program_is_run_for_each_ban_and_its_end() {
         Firewall::open(Settings { command: Some(Hook { words }), ..Settings::default() }, stage.clock.clone());
     firewall.restore([(net("192.0.2.1/32"), stage.later(600), "auth")].into_iter());
     firewall.ban(net("192.0.2.7/32"), stage.later(600), "auth");
-    let lines = || -> Vec<String> {
-        fs::read_to_string(&heard).unwrap_or_default().lines().map(str::to_owned).collect()
-    };
+    let lines =
+        || -> Vec<String> { fs::read_to_string(&heard).unwrap_or_default().lines().map(str::to_owned).collect() };
     until("a ban", || lines().len() == 1).await;
     firewall.unban(net("192.0.2.7/32"));
     until("an unban", || lines().len() == 2).await;
@@ -283,7 +285,8 @@ async fn a_program_that_is_too_slow_is_gone_without() {
         let ip = std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(n << 8));
         firewall.ban(IpNet::from(ip), stage.later(600), "auth");
     }
-    until("those that are dropped", || firewall.counts().runs.iter().any(|run| run.0 == "dropped" && run.1 > 1000)).await;
+    until("those that are dropped", || firewall.counts().runs.iter().any(|run| run.0 == "dropped" && run.1 > 1000))
+        .await;
 }
 
 #[tokio::test]

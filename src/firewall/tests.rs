@@ -196,6 +196,14 @@ async fn what_is_over_goes_and_gives_way_to_what_it_covered() {
     until("the covered one", || stage.told().last().unwrap().contains("192.0.2.7 timeout")).await;
     assert!(!stage.told().last().unwrap().contains("delete"), "what is over went by itself");
     until("one", || firewall.counts().elements == 1).await;
+    // Exempt, or over before it came: it is forgotten all the same.
+    firewall.set_exempt(vec![net("203.0.113.0/24")]);
+    firewall.ban(net("203.0.113.1/32"), stage.later(1), "auth");
+    firewall.ban(net("198.51.100.2/32"), Timestamp::from_seconds(1), "auth");
+    let wanted = || firewall.open.as_ref().unwrap().shared.wanted.lock().bans.len();
+    assert!(wanted() > 1);
+    until("one", || wanted() == 1).await;
+    assert_eq!(firewall.counts().elements, 1);
 }
 
 #[tokio::test]

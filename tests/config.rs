@@ -469,6 +469,45 @@ const ROWS: &[Row] = &[
     },
     Row { lines: ("access = { allow = '192.0.2.0/24', rules = 'deny 192.0.2.7' }", ""), told: &[] },
     Row { lines: ("access.deny_file = 'nowhere'", ""), told: &[(Error, 2, "cannot read nowhere", "relative")] },
+    // Bans that are told, and lists from outside.
+    Row { lines: ("bans.nftables.enabled = true\nbans.export = '/run/gatepost/banned'", ""), told: &[] },
+    Row { lines: ("bans.nftables = { enabled = false, table = 'gatepost-mx' }", ""), told: &[] },
+    Row { lines: ("bans.nftables.table = 'gatepost'", ""), told: &[(Warning, 2, "has no effect", "enabled = true")] },
+    Row {
+        lines: ("bans.nftables = { enabled = true, table = 'filter' }", ""),
+        told: &[(Error, 2, "\"filter\" cannot be the name", "begins with \"gatepost\"")],
+    },
+    Row {
+        lines: ("bans.nftables = { enabled = true, table = 'gatepost; flush ruleset' }", ""),
+        told: &[(Error, 2, "cannot be the name", "a-z, 0-9")],
+    },
+    Row {
+        lines: ("bans.nftables = { enabled = true, ports = [25, 587, 22, 0] }", ""),
+        told: &[
+            (Warning, 2, "no gate listens at port 22", "mail ports only"),
+            (Error, 2, "0 is out of range", "from 1 to 65535"),
+        ],
+    },
+    Row {
+        lines: ("bans.nftables = { enabled = true, priority = 1000 }", ""),
+        told: &[(Error, 2, "1000 is out of range", "-400")],
+    },
+    Row {
+        lines: ("bans.nftables.enabled = true", "proxy_from = '10.0.0.5'"),
+        told: &[(Warning, 2, "nobody can be kept out", "take [bans.nftables] out")],
+    },
+    Row { lines: ("bans.export = 'banned'", ""), told: &[(Error, 2, "not the full path", "/run/gatepost")] },
+    Row { lines: ("bans.command = ['/usr/local/bin/on-ban', '--quiet']", ""), told: &[] },
+    Row { lines: ("bans.command = 'on-ban'", ""), told: &[(Error, 2, "not a full path", "/usr/local/bin")] },
+    Row {
+        lines: ("bans.command = '/usr/local/bin/on-ban --quiet'", ""),
+        told: &[(Error, 2, "has a blank", "each argument by itself")],
+    },
+    Row { lines: ("bans.command = []", ""), told: &[(Error, 2, "names no program", "take it out")] },
+    Row {
+        lines: ("bans.import = ['nowhere', 'nowhere']", ""),
+        told: &[(Warning, 2, "nowhere cannot be used", "relative"), (Warning, 2, "named twice", "take it out")],
+    },
 ];
 
 #[test]
@@ -517,6 +556,30 @@ fn list_files_are_read_and_their_mistakes_told() {
     let access = &config.gates[0].access;
     assert_eq!(access.look_up("192.0.2.9".parse().expect("an address")), Access::Deny);
     assert_eq!(access.look_up("127.0.0.1".parse().expect("an address")), Access::Allow);
+}
+
+#[test]
+fn lists_from_outside_never_keep_gatepost_from_starting() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("drop.txt"), "; Spamhaus DROP List\n192.0.2.0/24 ; SBL1\nnonsense\n").expect("a list");
+    let file = folder.path().join("gatepost.toml");
+    fs::write(&file, format!("{TOP}bans.import = 'drop.txt'{GATE}")).expect("a file");
+    let (config, warnings) = Config::load(&file).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(config.lists.files, [folder.path().join("drop.txt")]);
+    assert_eq!(warnings.problems().len(), 1, "{warnings}");
+    assert!(warnings.problems()[0].cause().contains("line 3: \"nonsense\""), "{warnings}");
+    assert!(warnings.problems()[0].remedy().contains("the other 1 networks"), "{warnings}");
+}
+
+#[test]
+fn bans_are_told_for_the_ports_at_which_clients_come_themselves() {
+    let config = read(&format!(
+        "{TOP}bans.nftables.enabled = true{GATE}[[gate]]\nname = 'lb'\nlisten = '192.0.2.1:10025'\n\
+         backend = '127.0.0.1:2526'\nproxy_from = '10.0.0.5'\n[[gate]]\nscene = 'submission'\n\
+         listen = ['0.0.0.0:587', '[::]:587']\nbackend = '127.0.0.1:2527'\n"
+    ));
+    let nftables = config.firewall.nftables.expect("it is enabled");
+    assert_eq!((nftables.ports, nftables.table.as_str()), (vec![25, 587], "gatepost"));
 }
 
 #[test]

@@ -30,6 +30,7 @@
 //! copy and puts the change into a bounded queue for the store; what other hosts remember comes in as `remember` too,
 //! where the longer pass wins, so that order does not matter. With the store away, each host goes on alone.
 
+pub mod embedded;
 mod shard;
 
 use ahash::RandomState;

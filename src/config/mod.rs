@@ -5,7 +5,7 @@
 //! would be right. A setting that has no effect is a warning.
 //!
 //! How it works: the TOML is parsed into tables that know their places (`table`), single values are read and checked
-//! (`values`), each section becomes an entry of what the file says (`gate`, `rules`, `limits`, `access`, `lists`), the
+//! (`values`), each section becomes an entry of what the file says (`gate`, `rules`, `limits`, `access`, `lists`, `ledger`), the
 //! gate's entries are laid over the file's and those over the scene's defaults, and what can only be judged with all of
 //! it in view is judged last (`ports`, and each entry's `judge`). Problems go to the `inspection` on the way.
 //!
@@ -14,6 +14,7 @@
 mod access;
 mod gate;
 mod inspection;
+mod ledger;
 mod limits;
 mod lists;
 mod nearest;
@@ -41,12 +42,14 @@ pub use problem::{Problem, Report, Severity};
 
 use self::gate::{GateEntry, Shared, made_anywhere};
 use self::inspection::{Inspection, Wrong};
+use self::ledger::LedgerEntry;
 use self::lists::DnsblEntry;
 use self::table::Table;
 use self::values::{choice, count, name_server, socket, span, text};
 use crate::backend::Announce;
+use crate::ledger::embedded::Place;
 use crate::screen::Test;
-use crate::{dns, dnsbl, ledger, session};
+use crate::{dns, dnsbl, session};
 
 /// Where the file is unless somebody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/gatepost/gatepost.toml";
@@ -61,7 +64,9 @@ pub struct Config {
     /// Who is asked for the names of clients.
     pub dns: dns::names::Settings,
     /// How much is remembered.
-    pub ledger: ledger::Settings,
+    pub ledger: crate::ledger::Settings,
+    /// Where what is remembered is kept.
+    pub kept: Place,
     /// Where metrics and health are served; nowhere if nothing.
     pub admin: Option<SocketAddr>,
     /// Where the record of each visit goes.
@@ -148,7 +153,7 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
     let lanes = table.value("lanes", count(1..=1024)).map(Spanned::into_inner);
     let dnsbl = table.section("dnsbl", DnsblEntry::read);
     let servers = table.section("dns", |dns| dns.list("nameservers", name_server));
-    let entries = table.section("ledger", |ledger| ledger.value("entries", count(1_000..=100_000_000)));
+    let ledger = table.section("ledger", LedgerEntry::read);
     let journal = table.section("journal", |journal| journal.value("to", journal_target));
     let gates = table.sections("gate", |gate| GateEntry::read(gate, folder));
 
@@ -177,7 +182,8 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
         dnsbl: dnsbl.wanted(asked, inspection),
         dns: dns::names::Settings { nameservers: servers.into_iter().map(Spanned::into_inner).collect() },
         gates,
-        ledger: ledger::Settings { entries: entries.map_or(1_000_000, Spanned::into_inner) },
+        ledger: ledger.settings(),
+        kept: ledger.kept(),
         admin: admin.map(Spanned::into_inner),
         journal: journal.map_or(JournalTarget::Stdout, Spanned::into_inner),
         log,

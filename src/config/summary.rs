@@ -8,6 +8,7 @@ use super::Config;
 use super::gate::scene_word;
 use super::transparent;
 use crate::backend::Announce;
+use crate::ledger::embedded::Place;
 use crate::proxy_header::Version;
 use crate::screen::{Action, Site, Test};
 use crate::session::{self, Proxies, Tls};
@@ -28,6 +29,7 @@ pub(super) fn write(config: &Config) -> String {
         let allow = thresholds.and_then(|at| at.allow).map(|at| format!("; passed at {at}")).unwrap_or_default();
         _ = writeln!(out, "lists: {}{block}{allow}", lists.join(", "));
     }
+    _ = writeln!(out, "ledger: {}", kept(&config.kept));
     if let Some(admin) = config.admin {
         _ = writeln!(out, "admin: http://{admin}/metrics");
     }
@@ -69,6 +71,17 @@ fn gate_line(gate: &session::Settings) -> String {
         gate.backend.address,
         if gate.relay.auth { "offered" } else { "withheld" },
     )
+}
+
+/// Where what is remembered is kept. Whether systemd gives a folder is seen at the start.
+fn kept(place: &Place) -> String {
+    match place {
+        Place::At(path) => format!("kept in {}", path.display()),
+        Place::Given => {
+            "kept in ledger.redb, in the folder that systemd gives; without one, in memory alone".to_owned()
+        }
+        Place::Memory => "in memory alone: a restart forgets all clients".to_owned(),
+    }
 }
 
 /// Whose PROXY headers are believed.

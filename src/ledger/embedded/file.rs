@@ -1,8 +1,8 @@
 //! The file itself: a redb database with a table for each kind of record, and one that says whose it is.
 //!
-//! Each commit is in two phases and records which pages are taken. So after `kill -9` the last commit is known to be
-//! whole: what does not fit its checksums is damage, never a commit that was under way; and nothing needs a repair that
-//! takes as long as the file is large.
+//! Each commit is in two phases, so that after `kill -9` the last commit is known to be whole: what does not fit its
+//! checksums is damage, never a commit that was under way. redb could record which pages are taken as well, and open
+//! faster after a kill; but that doubles what a commit costs, and each page is looked at when a file is opened anyway.
 //!
 //! A new file is made under another name and moved to its place when it is whole, so what is found there without an end,
 //! or with nothing in it, is damaged too.
@@ -13,9 +13,10 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use redb::backends::FileBackend;
+use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
-    Builder, Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction,
+    Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableError,
+    WriteTransaction,
 };
 
 use super::aside::sync_folder;
@@ -48,6 +49,8 @@ pub(super) struct File {
     database: Database,
     path: PathBuf,
     identity: (u64, u64),
+    /// How long it was after the last commit.
+    length: u64,
 }
 
 impl File {
@@ -67,7 +70,8 @@ impl File {
         let this = guarded(|| {
             let database = builder(look).create_with_backend(FileBackend::new(file).map_err(fault)?).map_err(fault)?;
             format_of(&database)?;
-            Ok(Self { database, path: path.to_owned(), identity: (found.dev(), found.ino()) })
+            let length = fs::metadata(path)?.len();
+            Ok(Self { database, path: path.to_owned(), identity: (found.dev(), found.ino()), length })
         })?;
         if found.mode() & 0o077 != 0 {
             // It tells whose mail came from where. Whoever may open it but not change its mode is told nothing.
@@ -91,7 +95,8 @@ impl File {
             let transaction = begin_write(&database)?;
             transaction.open_table(SIGN).map_err(fault)?.insert(FORMAT_KEY, FORMAT).map_err(fault)?;
             transaction.commit().map_err(fault)?;
-            Ok(Self { database, path: path.to_owned(), identity: (made.dev(), made.ino()) })
+            let length = fs::metadata(&new)?.len();
+            Ok(Self { database, path: path.to_owned(), identity: (made.dev(), made.ino()), length })
         });
         let this = this.inspect_err(|_| _ = fs::remove_file(&new))?;
         fs::rename(&new, path)?;
@@ -107,11 +112,11 @@ impl File {
     /// Writes changes in one transaction, which is on the disk when this returns. With `anew`, nothing else is left.
     /// `write` is called with a pen that takes the changes.
     pub(super) fn commit<T>(
-        &self,
+        &mut self,
         anew: bool,
         write: impl FnOnce(&mut Pen<'_>) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        guarded(|| {
+        let done = guarded(|| {
             let transaction = begin_write(&self.database)?;
             if anew {
                 for table in Table::ALL {
@@ -121,19 +126,24 @@ impl File {
             let done = write(&mut Pen { transaction: &transaction, open: None })?;
             transaction.commit().map_err(fault)?;
             Ok(done)
-        })
+        })?;
+        self.length = fs::metadata(&self.path).map_or(self.length, |found| found.len());
+        Ok(done)
     }
 
     /// Moves what is in the file to its front, and gives the rest back.
     pub(super) fn compact(&mut self) -> Result<(), Fault> {
-        guarded(|| self.database.compact().map(|_| ()).map_err(fault))
+        guarded(|| self.database.compact().map_err(fault))?;
+        self.length = fs::metadata(&self.path)?.len();
+        Ok(())
     }
 
-    /// Whether it is still at its place.
+    /// Whether it is still at its place, and nobody cut it short. redb would write on, and not know.
     pub(super) fn is_there(&self) -> Result<(), Fault> {
         match fs::metadata(&self.path) {
-            Ok(found) if (found.dev(), found.ino()) == self.identity => Ok(()),
-            Ok(_) => Err(Fault::Gone),
+            Ok(found) if (found.dev(), found.ino()) != self.identity => Err(Fault::Gone),
+            Ok(found) if found.len() < self.length => Err(Fault::Damaged("it was cut short".to_owned())),
+            Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Fault::Gone),
             Err(error) => Err(error.into()),
         }
@@ -141,7 +151,7 @@ impl File {
 
     /// How large it is.
     pub(super) fn bytes(&self) -> u64 {
-        fs::metadata(&self.path).map_or(0, |found| found.len())
+        self.length
     }
 
     /// Closes it, whatever state it is in.
@@ -173,23 +183,33 @@ impl Pen<'_> {
     }
 }
 
-/// Shows every record of the file at `path`, without a change to it if that can be: after `kill -9` it can not.
+/// Shows every record of the file at `path`, without a change to it, and without need of room on its disk.
 pub(super) fn read(path: &Path, visit: &mut dyn FnMut(Table, &[u8], &[u8])) -> Result<(), Fault> {
     if !fs::metadata(path)?.is_file() {
         return Err(Fault::NotAFile);
     }
-    let read = guarded(|| match Builder::new().set_cache_size(CACHE).open_read_only(path) {
+    guarded(|| match Builder::new().set_cache_size(CACHE).open_read_only(path) {
         Ok(database) => {
             format_of(&database)?;
-            each(&database, visit).map(|()| true)
+            each(&database, visit)
         }
-        Err(redb::DatabaseError::RepairAborted) => Ok(false),
+        // It was not closed, and redb wants to write before it reads.
+        Err(redb::DatabaseError::RepairAborted) => {
+            let database = builder(Look::AtAll).create_with_backend(copy_of(path)?).map_err(fault)?;
+            format_of(&database)?;
+            each(&database, visit)
+        }
         Err(error) => Err(fault(error)),
-    })?;
-    match read {
-        true => Ok(()),
-        false => File::open(path, Look::AtAll)?.map_or(Ok(()), |file| file.each(visit)),
-    }
+    })
+}
+
+/// The file, in memory.
+fn copy_of(path: &Path) -> Result<InMemoryBackend, Fault> {
+    let bytes = fs::read(path)?;
+    let copy = InMemoryBackend::new();
+    copy.set_len(bytes.len() as u64)?;
+    copy.write(0, &bytes)?;
+    Ok(copy)
 }
 
 fn builder(look: Look) -> Builder {
@@ -201,8 +221,7 @@ fn builder(look: Look) -> Builder {
 fn begin_write(database: &Database) -> Result<WriteTransaction, Fault> {
     let mut transaction = database.begin_write().map_err(fault)?;
     transaction.set_durability(Durability::Immediate).map_err(fault)?;
-    // This is two-phase as well.
-    transaction.set_quick_repair(true);
+    transaction.set_two_phase_commit(true);
     Ok(transaction)
 }
 

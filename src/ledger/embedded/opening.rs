@@ -45,7 +45,7 @@ pub enum Notice {
         /// How large it is.
         to: u64,
     },
-    /// The disk takes nothing: gatepost starts without the file.
+    /// The disk is full: gatepost starts with what could be read, and writes when there is room.
     WithoutFile {
         /// What the disk says.
         reason: String,
@@ -62,8 +62,6 @@ pub struct Opened {
     pub(super) pending: Pending,
     /// The file lacks what the memory has.
     pub(super) rewrite: bool,
-    /// The file may have what the memory lacks.
-    pub(super) unread: bool,
     pub(super) set_aside: u64,
     notices: Vec<Notice>,
     read: u64,
@@ -83,7 +81,6 @@ impl Store {
             file: None,
             pending: BTreeMap::new(),
             rewrite: false,
-            unread: false,
             set_aside: 0,
             notices: Vec::new(),
             read: 0,
@@ -116,11 +113,6 @@ impl Opened {
             Ok(true) => return Ok(()),
             Ok(false) => self.notices.push(Notice::Begun),
             Err(Fault::Damaged(reason)) => self.put_away(&path, reason).map_err(|error| cannot(&error.into()))?,
-            Err(fault) if fault.is_full() => {
-                self.unread = true;
-                self.go_without(&fault);
-                return Ok(());
-            }
             Err(fault) => return Err(cannot(&fault)),
         }
         match File::begin(&path) {
@@ -137,22 +129,31 @@ impl Opened {
         path: &Path,
         on_record: &mut dyn FnMut(Table, &[u8], &[u8]) -> bool,
     ) -> Result<bool, Fault> {
-        let opened = match File::open(path, Look::AtAll) {
-            // A look at all of it needs room; to read it does not.
-            Err(fault) if fault.is_full() => File::open(path, Look::AsNeeded)?,
-            opened => opened?,
+        let mut file = match File::open(path, Look::AtAll) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(false),
+            // To open it for writing needs room on the disk; to read it does not.
+            Err(fault) if fault.is_full() => {
+                self.read(on_record, |visit| file::read(path, visit))?;
+                self.go_without(&fault);
+                return Ok(true);
+            }
+            Err(fault) => return Err(fault),
         };
-        let Some(mut file) = opened else { return Ok(false) };
-        let content = self.read(&file, on_record)?;
+        let content = self.read(on_record, |visit| file.each(visit))?;
         self.compact(&mut file, content)?;
         self.file = Some(file);
         Ok(true)
     }
 
     /// How many bytes the records come to.
-    fn read(&mut self, file: &File, on_record: &mut dyn FnMut(Table, &[u8], &[u8]) -> bool) -> Result<u64, Fault> {
+    fn read(
+        &mut self,
+        on_record: &mut dyn FnMut(Table, &[u8], &[u8]) -> bool,
+        each: impl FnOnce(&mut dyn FnMut(Table, &[u8], &[u8])) -> Result<(), Fault>,
+    ) -> Result<u64, Fault> {
         let (mut content, mut left_out) = (0, 0);
-        file.each(&mut |table, key, value| {
+        each(&mut |table, key, value| {
             content += RECORD + key.len() as u64 + value.len() as u64;
             // A record that makes its reader panic is not understood either, and no reason to doubt the file.
             if panic::catch_unwind(AssertUnwindSafe(|| on_record(table, key, value))).unwrap_or(false) {

@@ -1,10 +1,14 @@
 //! Where the file is: what the configuration says, or what systemd gives.
 
+use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// What the file is called in a folder that systemd gives.
 const NAME: &str = "ledger.redb";
+
+/// Where systemd says which folder it gives.
+const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
 
 /// What the configuration says of the file's place.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -19,6 +23,18 @@ pub enum Place {
 }
 
 impl Place {
+    /// The file, with the environment looked at. That there is none is a warning, unless it was said so.
+    pub fn find(&self) -> Option<PathBuf> {
+        let found = self.path(env::var_os(STATE_DIRECTORY).as_deref());
+        if found.is_none() && *self == Self::Given {
+            tracing::warn!(
+                "what is remembered is kept in memory alone, and a restart forgets it: set `path` in [ledger], or let \
+                 systemd give a folder: StateDirectory=gatepost in the unit"
+            );
+        }
+        found
+    }
+
     /// The file; none if memory is all there is. `state_directory` is the environment's `STATE_DIRECTORY`, in which
     /// systemd writes several folders with colons between them.
     pub fn path(&self, state_directory: Option<&OsStr>) -> Option<PathBuf> {

@@ -39,6 +39,9 @@ const TRANSACTION: usize = 50_000;
 /// How often trouble that goes on is said.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
+/// How many times as long as a try that failed the pause after it is, at the least.
+const PAUSE: u32 = 4;
+
 /// How often a file is set aside while gatepost runs. Whatever damages files one after another is not mended so.
 const ASIDE_AGAIN: Duration = Duration::from_secs(60 * 60);
 
@@ -96,7 +99,6 @@ impl Store {
             pending: opened.pending,
             batch: Vec::new(),
             rewrite: opened.rewrite,
-            unread: opened.unread,
             said: None,
             set_aside: None,
             shared: shared.clone(),
@@ -173,8 +175,6 @@ struct Writer {
     batch: Vec<Change>,
     /// The file lacks what the memory has: all of it is to be written.
     rewrite: bool,
-    /// The file may have what the memory lacks: it is not emptied.
-    unread: bool,
     /// When the trouble that goes on was last said.
     said: Option<Instant>,
     /// When a file was last set aside.
@@ -188,7 +188,12 @@ impl Writer {
         loop {
             next = (next + self.settings.interval).max(Instant::now());
             let stop = self.wait(next);
+            let began = Instant::now();
             let clean = self.round();
+            if self.file.is_none() {
+                // To open a large file anew takes a while; it is not to take all of a processor while the disk is full.
+                next = Instant::now() + began.elapsed() * PAUSE;
+            }
             let mut orders = self.shared.orders.lock();
             orders.ended = orders.begun;
             orders.clean = clean;
@@ -294,10 +299,8 @@ impl Writer {
         let file = match File::open(&self.settings.path, Look::AsNeeded)? {
             Some(file) => file,
             None => {
-                let file = File::begin(&self.settings.path)?;
                 self.rewrite = true;
-                self.unread = false;
-                file
+                File::begin(&self.settings.path)?
             }
         };
         self.file = Some(file);
@@ -305,9 +308,12 @@ impl Writer {
     }
 
     fn write_pending(&mut self) -> Result<u64, Fault> {
-        let Some(file) = self.file.as_ref().filter(|_| !self.pending.is_empty()) else { return Ok(0) };
+        let Self { file: Some(file), pending, .. } = self else { return Ok(0) };
+        if pending.is_empty() {
+            return Ok(0);
+        }
         file.commit(false, |pen| {
-            self.pending.iter().try_for_each(|((table, key), value)| pen.put(*table, key, value.as_deref()))
+            pending.iter().try_for_each(|((table, key), value)| pen.put(*table, key, value.as_deref()))
         })?;
         let written = self.pending.len() as u64;
         self.pending.clear();
@@ -318,7 +324,7 @@ impl Writer {
     fn write_all(&mut self) -> Result<u64, Fault> {
         let Self { file: Some(file), source, batch, .. } = self else { return Ok(0) };
         guarded_source(|| source.all())?;
-        let written = file.commit(!self.unread, |pen| {
+        let written = file.commit(true, |pen| {
             let mut written = 0;
             loop {
                 batch.clear();
@@ -352,7 +358,6 @@ impl Writer {
             Fault::Gone => {
                 self.close();
                 self.rewrite = true;
-                self.unread = false;
             }
             _ => self.close(),
         }
@@ -392,7 +397,6 @@ impl Writer {
         say_set_aside(&self.settings.path, &aside, &reason);
         self.set_aside = Some(Instant::now());
         self.rewrite = true;
-        self.unread = false;
         self.shared.state.lock().set_aside += 1;
         Fault::Damaged(format!("{reason}; it was set aside"))
     }

@@ -30,6 +30,12 @@ const CACHE: usize = 32 << 20;
 const SIGN: TableDefinition<'static, &str, u32> = TableDefinition::new("gatepost");
 const FORMAT_KEY: &str = "format";
 
+/// Is shown each record.
+pub(super) type Visit<'v> = dyn FnMut(Table, &[u8], &[u8]) + 'v;
+
+/// A table that is open for writing.
+type Records<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
+
 const fn records(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
     TableDefinition::new(table.name())
 }
@@ -105,7 +111,7 @@ impl File {
     }
 
     /// Shows every record to `visit`.
-    pub(super) fn each(&self, visit: &mut dyn FnMut(Table, &[u8], &[u8])) -> Result<(), Fault> {
+    pub(super) fn each(&self, visit: &mut Visit<'_>) -> Result<(), Fault> {
         guarded(|| each(&self.database, visit))
     }
 
@@ -164,7 +170,7 @@ impl File {
 pub(super) struct Pen<'t> {
     transaction: &'t WriteTransaction,
     /// The table of the last change: they come in order, mostly.
-    open: Option<(Table, redb::Table<'t, &'static [u8], &'static [u8]>)>,
+    open: Option<(Table, Records<'t>)>,
 }
 
 impl Pen<'_> {
@@ -184,7 +190,7 @@ impl Pen<'_> {
 }
 
 /// Shows every record of the file at `path`, without a change to it, and without need of room on its disk.
-pub(super) fn read(path: &Path, visit: &mut dyn FnMut(Table, &[u8], &[u8])) -> Result<(), Fault> {
+pub(super) fn read(path: &Path, visit: &mut Visit<'_>) -> Result<(), Fault> {
     if !fs::metadata(path)?.is_file() {
         return Err(Fault::NotAFile);
     }
@@ -242,7 +248,7 @@ fn format_of(database: &impl ReadableDatabase) -> Result<(), Fault> {
     }
 }
 
-fn each(database: &impl ReadableDatabase, visit: &mut dyn FnMut(Table, &[u8], &[u8])) -> Result<(), Fault> {
+fn each(database: &impl ReadableDatabase, visit: &mut Visit<'_>) -> Result<(), Fault> {
     let transaction = database.begin_read().map_err(fault)?;
     for table in Table::ALL {
         let open = match transaction.open_table(records(table)) {

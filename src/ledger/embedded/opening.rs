@@ -9,7 +9,7 @@ use crate::clock::Clock;
 
 use super::aside::set_aside;
 use super::fault::{CannotOpen, CannotRead, Fault};
-use super::file::{self, File, Look};
+use super::file::{self, File, Look, Visit};
 use super::writer::{Pending, Store};
 use super::{Settings, Source, Table};
 
@@ -21,6 +21,9 @@ const LOOSE: u64 = 6;
 
 /// What a record takes in the file besides its own bytes.
 const RECORD: u64 = 16;
+
+/// Is shown each record, and says whether it understands it.
+type OnRecord<'r> = dyn FnMut(Table, &[u8], &[u8]) -> bool + 'r;
 
 /// What was noticed when the file was opened. It is in the log already.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -106,7 +109,7 @@ impl Opened {
         Store::start(self, Box::new(source))
     }
 
-    fn open(&mut self, on_record: &mut dyn FnMut(Table, &[u8], &[u8]) -> bool) -> Result<(), CannotOpen> {
+    fn open(&mut self, on_record: &mut OnRecord<'_>) -> Result<(), CannotOpen> {
         let path = self.settings.path.clone();
         let cannot = |fault: &Fault| CannotOpen::of(&path, fault);
         match self.open_and_read(&path, on_record) {
@@ -124,11 +127,7 @@ impl Opened {
     }
 
     /// False if there is no file.
-    fn open_and_read(
-        &mut self,
-        path: &Path,
-        on_record: &mut dyn FnMut(Table, &[u8], &[u8]) -> bool,
-    ) -> Result<bool, Fault> {
+    fn open_and_read(&mut self, path: &Path, on_record: &mut OnRecord<'_>) -> Result<bool, Fault> {
         let mut file = match File::open(path, Look::AtAll) {
             Ok(Some(file)) => file,
             Ok(None) => return Ok(false),
@@ -149,8 +148,8 @@ impl Opened {
     /// How many bytes the records come to.
     fn read(
         &mut self,
-        on_record: &mut dyn FnMut(Table, &[u8], &[u8]) -> bool,
-        each: impl FnOnce(&mut dyn FnMut(Table, &[u8], &[u8])) -> Result<(), Fault>,
+        on_record: &mut OnRecord<'_>,
+        each: impl FnOnce(&mut Visit<'_>) -> Result<(), Fault>,
     ) -> Result<u64, Fault> {
         let (mut content, mut left_out) = (0, 0);
         each(&mut |table, key, value| {

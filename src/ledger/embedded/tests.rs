@@ -499,18 +499,26 @@ impl Small {
     /// None if we may not mount one.
     fn mount(size: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            assert!(std::env::var_os("GATEPOST_MUST_RUN_ALL").is_none(), "every test must run, but this is not root");
-            println!("SKIPPED a small disk: not root");
-            return None;
+            return Self::skipped("not root");
         }
         let this = Self(tempfile::tempdir().unwrap());
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(this.0.path()).status();
         if !mounted.is_ok_and(|status| status.success()) {
-            assert!(std::env::var_os("GATEPOST_MUST_RUN_ALL").is_none(), "every test must run, but mount says no");
-            println!("SKIPPED a small disk: mount says no");
-            return None;
+            return Self::skipped("mount says no");
         }
         Some(this)
+    }
+
+    /// As the tests of the whole daemon tell it, see `tests/host/peers.rs`.
+    fn skipped(reason: &str) -> Option<Self> {
+        let skipped = format!("{}: {reason}", std::thread::current().name().unwrap_or("test"));
+        assert!(std::env::var_os("GATEPOST_MUST_RUN_ALL").is_none(), "every test must run, but {skipped}");
+        println!("SKIPPED {skipped}");
+        if let Some(list) = std::env::var_os("GATEPOST_SKIPPED") {
+            let mut list = fs::File::options().create(true).append(true).open(list).unwrap();
+            std::io::Write::write_all(&mut list, format!("{skipped}\n").as_bytes()).unwrap();
+        }
+        None
     }
 
     fn remount(&self, options: &str) {

@@ -151,7 +151,8 @@ impl Store {
         drop(orders);
         if gone {
             _ = thread.join();
-        } else {
+        }
+        if !(gone && clean) {
             tracing::error!("the ledger's file takes nothing: the last changes of what is remembered are lost");
         }
         gone && clean
@@ -189,7 +190,11 @@ impl Writer {
             next = (next + self.settings.interval).max(Instant::now());
             let stop = self.wait(next);
             let began = Instant::now();
-            let clean = self.round();
+            // Whatever panics is told, like all else that keeps the file from being written.
+            let clean = guarded_source(|| self.round()).unwrap_or_else(|fault| {
+                self.failed(fault);
+                false
+            });
             if self.file.is_none() {
                 // To open a large file anew takes a while; it is not to take all of a processor while the disk is full.
                 next = Instant::now() + began.elapsed() * PAUSE;

@@ -211,6 +211,12 @@ const ROWS: &[Row] = &[
     Row { lines: ("drain = '2h'", ""), told: &[(Error, 2, "out of range", "\"1h\"")] },
     Row { lines: ("lanes = 0", ""), told: &[(Error, 2, "0 is out of range", "from 1 to 1024")] },
     Row { lines: ("ledger.entries = '1M'", ""), told: &[(Error, 2, "`ledger.entries`", "without quotes")] },
+    Row { lines: ("ledger.path = 'ledger.redb'", ""), told: &[(Error, 2, "no place for the ledger", "full path")] },
+    Row {
+        lines: ("ledger.path = '/var/lib/gatepost/'", ""),
+        told: &[(Error, 2, "no place for the ledger", "full path")],
+    },
+    Row { lines: ("ledger.path = 7", ""), told: &[(Error, 2, "`ledger.path`", "quotes")] },
     Row { lines: ("journal.to = 'visits.json'", ""), told: &[(Error, 2, "visits.json", "full path")] },
     Row { lines: ("observe = 'on'", ""), told: &[(Error, 2, "`observe`", "without quotes")] },
     // Gates.

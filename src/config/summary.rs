@@ -9,6 +9,7 @@ use super::gate::scene_word;
 use super::transparent;
 use crate::backend::Announce;
 use crate::firewall;
+use crate::ledger::embedded::Place;
 use crate::proxy_header::Version;
 use crate::screen::{Action, Site, Test};
 use crate::session::{self, Proxies, Tls};
@@ -37,6 +38,7 @@ pub(super) fn write(config: &Config) -> String {
     if !told.is_empty() {
         _ = writeln!(out, "bans are told to: {}", told.join(", "));
     }
+    _ = writeln!(out, "ledger: {}", kept(&config.kept));
     if let Some(admin) = config.admin {
         _ = writeln!(out, "admin: http://{admin}/metrics");
     }
@@ -89,6 +91,17 @@ fn told(firewall: &firewall::Settings) -> Vec<String> {
     let file = firewall.file.as_ref().map(|file| file.path.display().to_string());
     let command = firewall.command.as_ref().map(|command| command.words.join(" "));
     [nftables, file, command].into_iter().flatten().collect()
+}
+
+/// Where what is remembered is kept. Whether systemd gives a folder is seen at the start.
+fn kept(place: &Place) -> String {
+    match place {
+        Place::At(path) => format!("kept in {}", path.display()),
+        Place::Given => {
+            "kept in ledger.redb, in the folder that systemd gives; without one, in memory alone".to_owned()
+        }
+        Place::Memory => "in memory alone: a restart forgets all clients".to_owned(),
+    }
 }
 
 /// Whose PROXY headers are believed.

@@ -160,7 +160,7 @@ pub struct House {
     /// The wall time.
     pub clock: Clock,
     /// What is remembered of clients.
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
     /// What is decided of clients at run time.
     pub rulings: Rulings,
     /// The sessions that are open.

@@ -32,6 +32,10 @@
 
 mod shard;
 
+pub mod memory_store;
+pub mod shared;
+pub mod store;
+
 use ahash::RandomState;
 use parking_lot::Mutex;
 

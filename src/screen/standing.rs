@@ -1,6 +1,7 @@
 //! What is remembered of a client: until when each passed test counts.
 
 use super::test::{PerTest, Test};
+use crate::policy::record::{Reader, Record, Writer};
 use crate::time::Timestamp;
 
 /// Until when each test counts as passed: whole seconds since the epoch, 0 for never passed.
@@ -31,6 +32,13 @@ impl Standing {
         self.passed_until[test] = 0;
     }
 
+    /// Remembers the passes of `other` as well; of two passes of a test the longer stays.
+    pub fn merge(&mut self, other: &Self) {
+        for test in Test::ALL {
+            self.passed_until[test] = self.passed_until[test].max(other.passed_until[test]);
+        }
+    }
+
     /// Until when `test` counts as passed; the epoch if it never was.
     pub fn until(&self, test: Test) -> Timestamp {
         Timestamp::from_seconds(u64::from(self.passed_until[test]))
@@ -40,5 +48,21 @@ impl Standing {
     pub fn expires(&self) -> Timestamp {
         let last = Test::ALL.into_iter().map(|test| self.passed_until[test]).max().unwrap_or(0);
         Timestamp::from_seconds(u64::from(last))
+    }
+}
+
+/// Until when each test counts as passed, in their order.
+impl Record for Standing {
+    fn line(&self) -> String {
+        Test::ALL.into_iter().fold(Writer::new(), |line, test| line.word(self.passed_until[test])).end()
+    }
+
+    fn read(line: &str) -> Option<Self> {
+        let mut words = Reader::new(line)?;
+        let mut standing = Self::stranger();
+        for test in Test::ALL {
+            standing.passed_until[test] = words.next()?;
+        }
+        words.rest().is_empty().then_some(standing)
     }
 }

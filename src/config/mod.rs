@@ -5,7 +5,7 @@
 //! would be right. A setting that has no effect is a warning.
 //!
 //! How it works: the TOML is parsed into tables that know their places (`table`), single values are read and checked
-//! (`values`), each section becomes an entry of what the file says (`gate`, `rules`, `limits`, `access`, `lists`), the
+//! (`values`), each section becomes an entry of what the file says (`gate`, `rules`, `limits`, `access`, `lists`, `shared`), the
 //! gate's entries are laid over the file's and those over the scene's defaults, and what can only be judged with all of
 //! it in view is judged last (`ports`, and each entry's `judge`). Problems go to the `inspection` on the way.
 //!
@@ -21,6 +21,7 @@ mod ports;
 mod problem;
 mod proxies;
 mod rules;
+mod shared;
 mod summary;
 mod table;
 mod tls;
@@ -62,6 +63,8 @@ pub struct Config {
     pub dns: dns::names::Settings,
     /// How much is remembered.
     pub ledger: ledger::Settings,
+    /// The store that several hosts share; nothing if this one is alone.
+    pub shared: Option<ledger::shared::Settings>,
     /// Where metrics and health are served; nowhere if nothing.
     pub admin: Option<SocketAddr>,
     /// Where the record of each visit goes.
@@ -149,6 +152,8 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
     let dnsbl = table.section("dnsbl", DnsblEntry::read);
     let servers = table.section("dns", |dns| dns.list("nameservers", name_server));
     let entries = table.section("ledger", |ledger| ledger.value("entries", count(1_000..=100_000_000)));
+    let hostname = shared.hostname.as_ref().map(|name| name.get_ref().as_str());
+    let store = table.section("shared", |table| shared::read(table, folder, hostname));
     let journal = table.section("journal", |journal| journal.value("to", journal_target));
     let gates = table.sections("gate", |gate| GateEntry::read(gate, folder));
 
@@ -178,6 +183,7 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
         dns: dns::names::Settings { nameservers: servers.into_iter().map(Spanned::into_inner).collect() },
         gates,
         ledger: ledger::Settings { entries: entries.map_or(1_000_000, Spanned::into_inner) },
+        shared: store,
         admin: admin.map(Spanned::into_inner),
         journal: journal.map_or(JournalTarget::Stdout, Spanned::into_inner),
         log,

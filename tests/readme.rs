@@ -268,6 +268,7 @@ fn told() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let text = runtime.block_on(async {
         let server = Server::start(config, journal, Clock::system()).await.expect("a server");
+        server.house().metrics.sources().set_shared(gatepost::ledger::shared::State::default);
         let text = server.house().metrics.text();
         server.stop(Duration::ZERO).await;
         text

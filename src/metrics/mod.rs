@@ -9,6 +9,7 @@
 //! [`Sources`]. No type of the library shows.
 
 mod gate;
+mod shared;
 mod sources;
 
 pub use gate::{AcceptError, BackendFailure, Gate, Header, Presence, State};

@@ -12,6 +12,9 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
+use super::shared;
+use crate::ledger::shared::State;
+
 /// What a list has answered so far, and whether it is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ZoneState {
@@ -44,6 +47,7 @@ pub struct Sources {
     certificates: Mutex<Option<Ask<Vec<CertificateState>>>>,
     ledger_entries: Mutex<Option<Ask<u64>>>,
     journal_lost: Mutex<Option<Ask<u64>>>,
+    shared: Mutex<Option<Ask<State>>>,
 }
 
 impl fmt::Debug for Sources {
@@ -71,6 +75,11 @@ impl Sources {
     /// Who knows how many journal records were lost.
     pub fn set_journal_lost(&self, ask: impl Fn() -> u64 + Send + Sync + 'static) {
         *self.journal_lost.lock() = Some(Arc::new(ask));
+    }
+
+    /// Who knows how it stands with the shared store.
+    pub fn set_shared(&self, ask: impl Fn() -> State + Send + Sync + 'static) {
+        *self.shared.lock() = Some(Arc::new(ask));
     }
 }
 
@@ -163,6 +172,9 @@ impl Collector for Asked {
         if let Some(lost) = ask(&self.0.journal_lost) {
             told.lost.inc_by(lost);
             families.extend(told.lost.collect());
+        }
+        if let Some(state) = ask(&self.0.shared) {
+            families.extend(shared::families(&state));
         }
         families
     }

@@ -229,7 +229,7 @@ impl Inner {
     }
 
     fn state(&self) -> State {
-        let mut state = State::away_since(Default::default());
+        let mut state = State::default();
         self.counts.write(&mut state);
         {
             let queue = self.queue.lock();

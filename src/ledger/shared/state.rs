@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 pub const BOUNDS: [u64; 8] = [1, 2, 5, 10, 25, 50, 100, 250];
 
 /// How it stands with the shared store.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct State {
     /// Whether verbs are answered; if not, this host goes on alone.
     pub connected: bool,
@@ -78,25 +78,6 @@ impl Counts {
     }
 }
 
-impl State {
-    pub(super) fn away_since(since: Timestamp) -> Self {
-        Self {
-            connected: false,
-            since,
-            trouble: None,
-            queue: 0,
-            lost: 0,
-            foreign: 0,
-            news: 0,
-            connects: 0,
-            answered: 0,
-            away: 0,
-            took: [0; BOUNDS.len() + 1],
-            took_in_all: Duration::ZERO,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,7 +88,7 @@ mod tests {
         for micros in [1, 1000, 1001, 49_000, 10_000_000] {
             counts.answered(Duration::from_micros(micros));
         }
-        let mut state = State::away_since(Timestamp::default());
+        let mut state = State::default();
         counts.write(&mut state);
         assert_eq!(state.took, [2, 1, 0, 0, 0, 1, 0, 0, 1]);
         assert_eq!((state.answered, state.took_in_all), (5, Duration::from_micros(10_051_002)));

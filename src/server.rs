@@ -227,6 +227,7 @@ impl Server {
         self.house.rulings.set(config.rulings.clone());
         for (what, same) in [
             ("ledger", self.config.ledger == config.ledger),
+            ("shared", self.config.shared == config.shared),
             ("admin", self.config.admin == config.admin),
             ("journal", self.config.journal == config.journal),
             ("lanes", self.config.lanes == config.lanes),

@@ -15,6 +15,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use gatepost::config::{Config, Report, Severity};
+use gatepost::ledger::shared::{Kind, Secret};
 use gatepost::policy::access::Access;
 use gatepost::relay::Limits;
 use gatepost::screen::{Action, Test};
@@ -106,7 +107,7 @@ fn the_manual_tells_the_defaults() {
         }
     }
     assert!(count > 35, "only {count} defaults were found in the manual");
-    let plain = "hostname = 'mx.example.org'\ndnsbl.sites = 'bl.example'";
+    let plain = "hostname = 'mx.example.org'\ndnsbl.sites = 'bl.example'\nshared.servers = '192.0.2.1'";
     let plain_gate = "[[gate]]\nlisten = '0.0.0.0:25'\nbackend = '127.0.0.1:2525'";
     let written = read(&format!("{plain}\n{top}{plain_gate}\n{gate}"));
     let unwritten = read(&format!("{plain}\n{plain_gate}"));
@@ -543,6 +544,77 @@ fn what_is_missing_altogether_has_no_line() {
     assert_eq!(causes.len(), 2, "{report}");
     assert!(causes[0].contains("`hostname` is missing") && causes[1].contains("no gate"), "{report}");
     assert!(report.problems().iter().all(|problem| report.position(problem).is_none()));
+}
+
+/// The shared store of a file with these keys in its section.
+fn shared(keys: &str) -> Result<(Config, Report), Report> {
+    Config::parse(&format!("{TOP}{GATE}\n[shared]\n{keys}\n"), "shared.toml")
+}
+
+#[test]
+fn the_shared_store_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let certificates = Certificates::new();
+    fs::write(folder.path().join("password"), "sesame open\n").expect("a file");
+    let keys = format!(
+        "kind = 'sentinel'\nmaster = 'mail'\nservers = ['10.0.0.1', 's2.example:26380', '[2001:db8::1]:7', '2001:db8::2']\n\
+         user = 'gatepost'\npassword_file = '{}'\ntls = true\ntls_ca = '{}/fullchain.pem'\ndatabase = 3\n\
+         prefix = 'mx'\nnode = 'mx2'\ndeadline = '20ms'\nqueue = 500",
+        folder.path().join("password").display(),
+        certificates.path()
+    );
+    let (config, warnings) = shared(&keys).unwrap_or_else(|report| panic!("{report}"));
+    assert!(warnings.is_empty(), "{warnings}");
+    let store = config.shared.expect("a shared store");
+    let servers: Vec<String> = store.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["10.0.0.1:26379", "s2.example:26380", "[2001:db8::1]:7", "[2001:db8::2]:26379"]);
+    assert_eq!(store.kind, Kind::Sentinel { master: "mail".to_owned() });
+    assert_eq!(store.password, Some(Secret::new("sesame open".to_owned())));
+    assert!(!format!("{store:?}").contains("sesame"));
+    assert_eq!((store.prefix.as_str(), store.node.as_str(), store.database, store.queue), ("mx", "mx2", 3, 500));
+    assert_eq!(store.deadline, Duration::from_millis(20));
+    assert!(store.tls.is_some_and(|tls| tls.authority.is_some()));
+
+    let (config, _) = shared("servers = 'unix:/run/valkey.sock'").unwrap_or_else(|report| panic!("{report}"));
+    let store = config.shared.expect("a shared store");
+    assert_eq!(
+        (store.servers[0].to_string().as_str(), store.node.as_str()),
+        ("unix:/run/valkey.sock", "mx.example.org")
+    );
+    assert!(read(&format!("{TOP}{GATE}\n")).shared.is_none());
+}
+
+#[test]
+fn what_is_wrong_with_the_shared_store_is_told_with_its_remedy() {
+    for (keys, cause, remedy) in [
+        ("", "without `servers`", "10.0.0.1:6379"),
+        ("servers = []", "without `servers`", "10.0.0.1:6379"),
+        ("servers = 'redis://10.0.0.1'", "this is a URL", "are keys here"),
+        ("servers = '10.0.0.1:0'", "not the address of a server", "10.0.0.1:6379"),
+        ("servers = 'a b:1'", "not the address of a server", "10.0.0.1:6379"),
+        ("servers = 'unix:valkey.sock'", "not the path", "full path"),
+        ("servers = ['a', 'a']", "named twice", "take one"),
+        ("servers = 'a'\nkind = 'standalone'", "standalone", "single"),
+        ("servers = 'a'\nkind = 'sentinel'", "by its name", "mymaster"),
+        ("servers = 'unix:/a'\nkind = 'cluster'", "not reached by a socket", "addresses"),
+        ("servers = 'a'\nmaster = 'x'", "no effect", "sentinel"),
+        ("servers = 'a'\nkind = 'cluster'\ndatabase = 1", "no database but 0", "take"),
+        ("servers = 'a'\nuser = 'x'", "needs a password", "password_file"),
+        ("servers = 'a'\npassword_file = '/nonexistent'", "/nonexistent", "gatepost may read"),
+        ("servers = 'a'\npassword_env = 'GATEPOST_NOBODY_SETS_THIS'", "GATEPOST_NOBODY_SETS_THIS", "environment"),
+        ("servers = 'a'\ntls_ca = '/dev/null'", "no certificate", "PEM"),
+        ("servers = 'a'\ntls = true\ntls_ca = '/nonexistent'", "/nonexistent", "PEM"),
+        ("servers = 'a'\nprefix = 'x*'", "cannot begin keys", "a-z"),
+        ("servers = 'a'\nnode = 'a b'", "not the name of a host", "a-z"),
+        ("servers = 'a'\ndeadline = '1m'", "deadline", ""),
+    ] {
+        let report = match shared(keys) {
+            Ok((_, warnings)) => warnings,
+            Err(report) => report,
+        };
+        let found = report.problems().iter().any(|one| one.cause().contains(cause) && one.remedy().contains(remedy));
+        assert!(found && report.problems().len() == 1, "{keys}\n{report}");
+    }
 }
 
 #[test]

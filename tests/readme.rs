@@ -271,6 +271,7 @@ fn told() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
         let server = Server::start(config, journal, Clock::system()).await.expect("a server");
         let list = ListState { list: "drop.txt".into(), entries: 1, failures: 0 };
         server.house().metrics.sources().set_lists(move || vec![list.clone()]);
+        server.house().metrics.sources().set_shared(gatepost::ledger::shared::State::default);
         let text = server.house().metrics.text();
         server.stop(Duration::ZERO).await;
         text

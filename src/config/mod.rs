@@ -25,6 +25,7 @@ mod ports;
 mod problem;
 mod proxies;
 mod rules;
+mod shared;
 mod summary;
 mod table;
 mod tls;
@@ -78,6 +79,8 @@ pub struct Config {
     pub firewall: firewall::Settings,
     /// The lists that come from outside.
     pub lists: crate::lists::Settings,
+    /// The store that several hosts share; nothing if this one is alone.
+    pub shared: Option<crate::ledger::shared::Settings>,
     /// Where metrics and health are served; nowhere if nothing.
     pub admin: Option<SocketAddr>,
     /// Where the record of each visit goes.
@@ -167,6 +170,8 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
     let auth = table.section("auth", AuthEntry::read);
     let bans = table.section("bans", |bans| BansEntry::read(bans, folder));
     let ledger = table.section("ledger", LedgerEntry::read);
+    let hostname = shared.hostname.as_ref().map(|name| name.get_ref().as_str());
+    let store = table.section("shared", |table| shared::read(table, folder, hostname));
     let journal = table.section("journal", |journal| journal.value("to", journal_target));
     let gates = table.sections("gate", |gate| GateEntry::read(gate, folder));
 
@@ -201,6 +206,7 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
         gates,
         ledger: ledger.settings(bans.rules.most),
         kept: ledger.kept(),
+        shared: store,
         admin: admin.map(Spanned::into_inner),
         journal: journal.map_or(JournalTarget::Stdout, Spanned::into_inner),
         log,

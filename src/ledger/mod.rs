@@ -52,6 +52,10 @@ mod table;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+pub mod memory_store;
+pub mod shared;
+pub mod store;
+
 use ahash::RandomState;
 use ipnet::IpNet;
 

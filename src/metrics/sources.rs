@@ -14,6 +14,8 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::firewall;
 use crate::lists::ListState;
+use super::shared;
+use crate::ledger::shared::State;
 
 /// What a list has answered so far, and whether it is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,6 +52,7 @@ pub struct Sources {
     stress: Mutex<Option<Ask<bool>>>,
     firewall: Mutex<Option<Ask<firewall::Counts>>>,
     lists: Mutex<Option<Ask<Vec<ListState>>>>,
+    shared: Mutex<Option<Ask<State>>>,
 }
 
 impl fmt::Debug for Sources {
@@ -92,6 +95,11 @@ impl Sources {
     /// Who knows of the lists from outside.
     pub fn set_lists(&self, ask: impl Fn() -> Vec<ListState> + Send + Sync + 'static) {
         *self.lists.lock() = Some(Arc::new(ask));
+    }
+
+    /// Who knows how it stands with the shared store.
+    pub fn set_shared(&self, ask: impl Fn() -> State + Send + Sync + 'static) {
+        *self.shared.lock() = Some(Arc::new(ask));
     }
 }
 
@@ -229,6 +237,9 @@ impl Collector for Asked {
         families.extend(told.firewall(&ask(&self.0.firewall).unwrap_or_default()));
         if let Some(lists) = ask(&self.0.lists) {
             families.extend(told.lists(lists));
+        }
+        if let Some(state) = ask(&self.0.shared) {
+            families.extend(shared::families(&state));
         }
         families
     }

@@ -27,13 +27,14 @@ use crate::dns::{self, Names};
 use crate::dnsbl::{self, Dnsbl};
 use crate::firewall::Firewall;
 use crate::journal::{Journal, VisitIds};
+use crate::ledger::shared::Shared;
 use crate::ledger::{Kept, Ledger, embedded};
 use crate::listener::{self, CannotListen};
 use crate::lists::Lists;
 use crate::metrics::{CertificateState, Metrics, ZoneState};
 use crate::policy::quota::Sessions;
 use crate::session::rulings::Rulings;
-use crate::session::{Door, Gate, House, Lane, Order, Settings, Stress};
+use crate::session::{Afar, Door, Gate, House, Lane, Order, Settings, Stress};
 use crate::time::Timestamp;
 use crate::tls::{Expiry, Keyring, Problems, Reload};
 
@@ -133,7 +134,10 @@ impl Server {
         let imported = Lists::open(config.lists.clone()).await;
         let ledger = Arc::new(Ledger::open(config.ledger));
         let store = keep(&ledger, config.kept.find(), &clock)?;
+        let afar = Arc::new(Afar::default());
+        let shared = config.shared.clone().map(|settings| Shared::open(settings, afar.clone(), clock.clone()));
         let house = Arc::new(House {
+            shared,
             rulings: Rulings::new(config.rulings.clone(), firewall, imported, metrics.bans().clone()),
             clock,
             ledger,
@@ -146,6 +150,7 @@ impl Server {
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        afar.reaches(&house);
         let count = config.lanes.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
         let mut server = Self {
             house,
@@ -231,6 +236,7 @@ impl Server {
             ("admin", self.config.admin == config.admin),
             ("journal", self.config.journal == config.journal),
             ("lanes", self.config.lanes == config.lanes),
+            ("shared", self.config.shared == config.shared),
             ("ledger.path", self.config.kept == config.kept),
             ("bans.nftables, bans.export and bans.command", self.config.firewall == config.firewall),
         ] {
@@ -271,6 +277,9 @@ impl Server {
             let _ = tokio::task::spawn_blocking(move || lane.thread.join()).await;
         }
         self.house.rulings.firewall().stop().await;
+        if let Some(shared) = &self.house.shared {
+            shared.close().await;
+        }
         if let Some(store) = self.store {
             let written = tokio::task::spawn_blocking(move || store.stop(LAST_WRITE)).await;
             if !matches!(written, Ok(true)) {
@@ -395,6 +404,16 @@ impl Server {
         sources.set_ledger_entries(move || house.upgrade().map_or(0, |house| house.ledger.len() as u64));
         let house = Arc::downgrade(&self.house);
         sources.set_stress(move || house.upgrade().is_some_and(|house| house.stress.is_on()));
+        let house = Arc::downgrade(&self.house);
+        sources
+            .set_firewall(move || house.upgrade().map(|house| house.rulings.firewall().counts()).unwrap_or_default());
+        let house = Arc::downgrade(&self.house);
+        sources.set_lists(move || house.upgrade().map(|house| house.rulings.lists().states()).unwrap_or_default());
+        if self.house.shared.is_some() {
+            let house = Arc::downgrade(&self.house);
+            let state = move || house.upgrade()?.shared.as_ref().map(Shared::state);
+            sources.set_shared(move || state().unwrap_or_default());
+        }
         let journal = self.house.journal.clone();
         sources.set_journal_lost(move || journal.lost());
     }

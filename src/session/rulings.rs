@@ -23,8 +23,10 @@ use tokio::sync::watch;
 use super::attempts::Attempts;
 use super::inside::Inside;
 use super::{Gate, House};
+use crate::addr::ClientKey;
 use crate::firewall::Firewall;
 use crate::ledger::decisions::{Decided, Held};
+use crate::ledger::shared::Change;
 use crate::lists::Lists;
 use crate::metrics::bans::Bans;
 use crate::policy::access::{Access, AccessList};
@@ -249,8 +251,17 @@ impl House {
         if rulings.exempt.load().has(client) { Ruling::None } else { Ruling::Banned(banned) }
     }
 
-    /// Carries a decision out, whoever made it.
+    /// Carries a decision out that was made here, and tells other hosts of it.
     pub fn rule(&self, network: IpNet, decision: Decision) -> Decided {
+        let decided = self.rule_from_afar(network, decision);
+        if let (Decided::InForce(held), Some(shared)) = (&decided, &self.shared) {
+            shared.share(Change::Decision(held.network, held.decision.clone()));
+        }
+        decided
+    }
+
+    /// Carries a decision out.
+    pub(super) fn rule_from_afar(&self, network: IpNet, decision: Decision) -> Decided {
         let decided = self.ledger.decisions().decide(network, decision);
         let Decided::InForce(held) = &decided else { return decided };
         let Held { network, decision, .. } = &**held;
@@ -313,6 +324,12 @@ impl House {
         }
         // Also where nothing was decided yet: the counts may be near it.
         self.ledger.forget(network);
+        let client = ClientKey::of(network.network());
+        if let Some(shared) = &self.shared
+            && network.contains(&client.network())
+        {
+            shared.share(Change::Forgotten(client));
+        }
         lifted
     }
 

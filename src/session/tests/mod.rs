@@ -170,6 +170,7 @@ impl Post {
             clock: Clock::held(NOW),
             ledger: Arc::new(Ledger::open(ledger::Settings { entries: 100, ..ledger::Settings::default() })),
             rulings: rulings(),
+            shared: None,
             sessions: Sessions::new(),
             stress: Stress::new(),
             journal: Journal::open(Target::Memory).unwrap(),

@@ -37,6 +37,39 @@ impl ClientKey {
     }
 }
 
+impl ClientKey {
+    /// The key as one word of fixed form: `4` or `6`, and its bits in hexadecimal.
+    pub fn word(self) -> String {
+        match self {
+            Self::V4(bits) => format!("4{bits:08x}"),
+            Self::V6(bits) => format!("6{bits:016x}"),
+        }
+    }
+
+    /// What [`Self::word`] wrote.
+    pub fn of_word(word: &str) -> Option<Self> {
+        let hex = |digits: &str, length| {
+            let sound = digits.len() == length && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+            sound.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+        };
+        match word.split_at_checked(1)? {
+            ("4", digits) => Some(Self::V4(u32::try_from(hex(digits, 8)?).ok()?)),
+            ("6", digits) => Some(Self::V6(hex(digits, 16)?)),
+            _ => None,
+        }
+    }
+
+    /// The wider network that automatic action may reach at most: an IPv4 /24, an IPv6 /48.
+    pub fn neighbourhood(self) -> IpNet {
+        match self {
+            Self::V4(bits) => Ipv4Net::new_assert(Ipv4Addr::from(bits & 0xffff_ff00), 24).into(),
+            Self::V6(bits) => {
+                Ipv6Net::new_assert(Ipv6Addr::from(u128::from(bits & 0xffff_ffff_ffff_0000) << 64), 48).into()
+            }
+        }
+    }
+}
+
 impl fmt::Display for ClientKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -74,6 +107,14 @@ mod tests {
             prop_assert_eq!(canonical(mapped), IpAddr::V4(v4));
             prop_assert_eq!(ClientKey::of(mapped), ClientKey::of(v4.into()));
             prop_assert_eq!(ClientKey::of(mapped), ClientKey::V4(v4.into()));
+        }
+
+        #[test]
+        fn a_key_is_read_as_it_was_written_and_is_in_its_neighbourhood(ip: IpAddr, text: String) {
+            let key = ClientKey::of(ip);
+            prop_assert_eq!(ClientKey::of_word(&key.word()), Some(key));
+            prop_assert!(key.neighbourhood().contains(&key.network()));
+            let _ = ClientKey::of_word(&text);
         }
 
         #[test]

@@ -5,13 +5,16 @@
 //! would be right. A setting that has no effect is a warning.
 //!
 //! How it works: the TOML is parsed into tables that know their places (`table`), single values are read and checked
-//! (`values`), each section becomes an entry of what the file says (`gate`, `rules`, `limits`, `access`, `lists`), the
+//! (`values`), each section becomes an entry of what the file says (`gate`, `rules`, `limits`, `access`, `lists`, `bans`), the
 //! gate's entries are laid over the file's and those over the scene's defaults, and what can only be judged with all of
 //! it in view is judged last (`ports`, and each entry's `judge`). Problems go to the `inspection` on the way.
 //!
 //! Whether the machine agrees (a port that is taken, a backend that is away) is left to those who try.
 
 mod access;
+mod auth;
+mod bans;
+mod door;
 mod gate;
 mod inspection;
 mod limits;
@@ -39,6 +42,8 @@ use tracing::Level;
 
 pub use problem::{Problem, Report, Severity};
 
+use self::auth::AuthEntry;
+use self::bans::BansEntry;
 use self::gate::{GateEntry, Shared, made_anywhere};
 use self::inspection::{Inspection, Wrong};
 use self::lists::DnsblEntry;
@@ -46,7 +51,7 @@ use self::table::Table;
 use self::values::{choice, count, name_server, socket, span, text};
 use crate::backend::Announce;
 use crate::screen::Test;
-use crate::{dns, dnsbl, ledger, session};
+use crate::{dns, dnsbl, firewall, ledger, session};
 
 /// Where the file is unless somebody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/gatepost/gatepost.toml";
@@ -62,6 +67,12 @@ pub struct Config {
     pub dns: dns::names::Settings,
     /// How much is remembered.
     pub ledger: ledger::Settings,
+    /// What failed AUTH leads to, and what bans are.
+    pub rulings: session::rulings::Settings,
+    /// Whom bans are told besides.
+    pub firewall: firewall::Settings,
+    /// The lists that come from outside.
+    pub lists: crate::lists::Settings,
     /// Where metrics and health are served; nowhere if nothing.
     pub admin: Option<SocketAddr>,
     /// Where the record of each visit goes.
@@ -149,6 +160,8 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
     let dnsbl = table.section("dnsbl", DnsblEntry::read);
     let servers = table.section("dns", |dns| dns.list("nameservers", name_server));
     let entries = table.section("ledger", |ledger| ledger.value("entries", count(1_000..=100_000_000)));
+    let auth = table.section("auth", AuthEntry::read);
+    let bans = table.section("bans", |bans| BansEntry::read(bans, folder));
     let journal = table.section("journal", |journal| journal.value("to", journal_target));
     let gates = table.sections("gate", |gate| GateEntry::read(gate, folder));
 
@@ -162,7 +175,7 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
     }
     ports::judge(&gates, admin.as_ref(), inspection);
     shared.judge_proxy(&gates, inspection);
-    let gates: Vec<_> = gates.iter().map(|gate| gate.settings(&shared, &dnsbl, inspection)).collect();
+    let gates: Vec<_> = gates.iter().map(|gate| gate.settings(&shared, &dnsbl, &auth, inspection)).collect();
     shared.judge(&gates, inspection);
     if let Some(servers) = servers.as_ref().filter(|_| !gates.is_empty())
         && gates.iter().all(|gate| gate.backend.announce != Announce::Xclient)
@@ -171,13 +184,21 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
         let wrong = Wrong::new("this has no effect: names are looked up where announce = \"xclient\"", remedy);
         inspection.warning(servers.span(), wrong);
     }
+    let hostname = gates.first().map(|gate| gate.hostname.clone()).unwrap_or_default();
     let servers = servers.map(Spanned::into_inner).unwrap_or_default();
     let asked = gates.is_empty() || made_anywhere(&gates, Test::Dnsbl);
     Config {
         dnsbl: dnsbl.wanted(asked, inspection),
         dns: dns::names::Settings { nameservers: servers.into_iter().map(Spanned::into_inner).collect() },
+        rulings: auth.settings(bans.rules, &hostname, inspection),
+        firewall: bans.firewall(&gates, inspection),
+        lists: bans.lists(inspection),
         gates,
-        ledger: ledger::Settings { entries: entries.map_or(1_000_000, Spanned::into_inner) },
+        ledger: ledger::Settings {
+            entries: entries.map_or(1_000_000, Spanned::into_inner),
+            decisions: bans.rules.most.unwrap_or(ledger::Settings::default().decisions),
+            ..ledger::Settings::default()
+        },
         admin: admin.map(Spanned::into_inner),
         journal: journal.map_or(JournalTarget::Stdout, Spanned::into_inner),
         log,

@@ -8,11 +8,12 @@ use super::Config;
 use super::gate::scene_word;
 use super::transparent;
 use crate::backend::Announce;
+use crate::firewall;
 use crate::proxy_header::Version;
 use crate::screen::{Action, Site, Test};
 use crate::session::{self, Proxies, Tls};
 
-/// One line for each gate, one for the lists, and one that cannot be overlooked where nothing is enforced.
+/// One line for each gate, one for the lists and for whoever is told of bans, and one that cannot be overlooked where nothing is enforced.
 pub(super) fn write(config: &Config) -> String {
     let mut out = String::new();
     for gate in &config.gates {
@@ -27,6 +28,14 @@ pub(super) fn write(config: &Config) -> String {
         let block = thresholds.map(|at| format!("; failed from {}", at.block)).unwrap_or_default();
         let allow = thresholds.and_then(|at| at.allow).map(|at| format!("; passed at {at}")).unwrap_or_default();
         _ = writeln!(out, "lists: {}{block}{allow}", lists.join(", "));
+    }
+    if !config.lists.files.is_empty() {
+        let files: Vec<String> = config.lists.files.iter().map(|file| file.display().to_string()).collect();
+        _ = writeln!(out, "lists from outside: {}", files.join(", "));
+    }
+    let told = told(&config.firewall);
+    if !told.is_empty() {
+        _ = writeln!(out, "bans are told to: {}", told.join(", "));
     }
     if let Some(admin) = config.admin {
         _ = writeln!(out, "admin: http://{admin}/metrics");
@@ -69,6 +78,17 @@ fn gate_line(gate: &session::Settings) -> String {
         gate.backend.address,
         if gate.relay.auth { "offered" } else { "withheld" },
     )
+}
+
+/// Whom bans are told.
+fn told(firewall: &firewall::Settings) -> Vec<String> {
+    let nftables = firewall.nftables.as_ref().map(|nftables| {
+        let ports: Vec<String> = nftables.ports.iter().map(u16::to_string).collect();
+        format!("nftables (table {}, ports {})", nftables.table, ports.join(" "))
+    });
+    let file = firewall.file.as_ref().map(|file| file.path.display().to_string());
+    let command = firewall.command.as_ref().map(|command| command.words.join(" "));
+    [nftables, file, command].into_iter().flatten().collect()
 }
 
 /// Whose PROXY headers are believed.

@@ -38,9 +38,10 @@ pub(super) struct Report {
 /// this one goes on, is already known.
 pub(super) fn remember(house: &House, guest: &Guest, conclusion: &Conclusion) {
     let client = ClientKey::of(guest.client.ip());
-    house.ledger.remember(client, conclusion.standing, house.clock.now());
+    let now = house.clock.now();
+    house.ledger.remember(client, conclusion.standing, now);
     if !conclusion.failed.is_empty() {
-        house.ledger.revoke(client, conclusion.failed);
+        house.ledger.revoke(client, conclusion.failed, now);
     }
 }
 
@@ -78,7 +79,10 @@ pub(super) fn depart(house: &House, guest: Guest, stage: Stage, outcome: Outcome
     };
     house.metrics.departed(&visit);
     house.journal.record(&visit);
-    drop(guest.place);
+    if guest.place.is_some() {
+        drop(guest.place);
+        house.stress.look(house.sessions.open());
+    }
 }
 
 /// The sum that the lists made of a client, if any of them said something.

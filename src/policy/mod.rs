@@ -5,6 +5,7 @@ pub mod class;
 mod counts;
 pub mod gcra;
 pub mod network;
+mod prefixes;
 pub mod quota;
 pub mod rates;
 pub mod stress;

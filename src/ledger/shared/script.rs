@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn the_rules_have_as_many_words_as_the_scripts_read() {
         let line = rules_line(&Rules::default());
-        assert_eq!(line, "5 600 20 7200 6 3600 10 3600 10 3600 0 86400 3600 2592000 4 600 4 604800 10 1209600");
+        assert_eq!(line, "5 600 20 7200 6 3600 10 3600 10 3600 0 1 3600 2592000 4 600 4 604800 10 1209600");
     }
 
     #[test]

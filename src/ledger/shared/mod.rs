@@ -170,8 +170,10 @@ impl Shared {
     pub async fn close(&self) {
         let task = self.task.lock().take();
         self.inner.stop.cancel();
-        if let Some(task) = task {
-            let _ = timeout(CLOSING, task).await;
+        if let Some(mut task) = task
+            && timeout(CLOSING, &mut task).await.is_err()
+        {
+            task.abort();
         }
     }
 }
@@ -186,10 +188,15 @@ impl Drop for Shared {
 
 impl Inner {
     fn put(&self, change: Change) {
-        if let Change::Decision(network, decision) = &change {
-            self.note_lifted(*network, decision);
+        let lifted = match &change {
+            Change::Decision(network, decision) => self.note_lifted(*network, decision),
+            _ => None,
+        };
+        {
+            let mut queue = self.queue.lock();
+            queue.put(change);
+            lifted.into_iter().for_each(|client| queue.put(Change::Forgotten(client)));
         }
-        self.queue.lock().put(change);
         self.waiting.notify_one();
     }
 
@@ -200,10 +207,15 @@ impl Inner {
 
     /// Tells the others of something that the store has.
     fn tell(&self, news: News) {
-        if let News::Decision(network, decision) = &news {
-            self.note_lifted(*network, decision);
+        let lifted = match &news {
+            News::Decision(network, decision) => self.note_lifted(*network, decision),
+            _ => None,
+        };
+        {
+            let mut queue = self.queue.lock();
+            queue.tell(news);
+            lifted.into_iter().for_each(|client| queue.put(Change::Forgotten(client)));
         }
-        self.queue.lock().tell(news);
         self.waiting.notify_one();
     }
 
@@ -213,9 +225,11 @@ impl Inner {
         let begin = decision.begin.millis();
         let mut lifted = self.lifted.lock();
         if lifted.len() >= LIFTED_MOST && !lifted.contains_key(&client) {
-            // Whoever is forgotten here is heard of once more, if at all.
-            let oldest = lifted.iter().min_by_key(|(_, begin)| **begin).map(|(client, _)| *client);
-            oldest.and_then(|oldest| lifted.remove(&oldest));
+            // Whoever is let go here is heard of once more, if at all.
+            let mut begins: Vec<u64> = lifted.values().copied().collect();
+            let (_, middle, _) = begins.select_nth_unstable(LIFTED_MOST / 2);
+            let middle = *middle;
+            lifted.retain(|_, begin| *begin > middle);
         }
         let before = lifted.entry(client).or_insert(0);
         let is_new = begin > *before;
@@ -272,7 +286,10 @@ impl Inner {
         match timeout(self.settings.deadline, call.run::<Lines>(&mut link)).await {
             Ok(Ok(lines)) => {
                 self.counts.answered(begin.elapsed());
-                read(&lines).ok_or_else(|| refused("its answer is none of ours"))
+                read(&lines).ok_or_else(|| {
+                    add_one(&self.counts.foreign);
+                    Refused::Unsure
+                })
             }
             Ok(Err(trouble)) => Err(refused(&trouble.to_string())),
             Err(_) => Err(refused("it did not answer in time")),

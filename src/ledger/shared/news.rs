@@ -76,7 +76,7 @@ pub(super) fn decision(key: &str, line: &str, now: Timestamp) -> Option<(IpNet, 
     let decision = Decision::read(line).filter(|_| line.len() <= LONGEST)?;
     let widest = if network.addr().is_ipv4() { 24 } else { 48 };
     let is_of_people = decision.reason == Reason::Operator;
-    let is_sound = (is_of_people || network.prefix_len() >= widest && decision.what == What::Ban)
+    let is_sound = (is_of_people || network.prefix_len() >= widest && decision.what != What::Allow)
         && decision.begin.millis() <= now.millis().saturating_add(AHEAD);
     is_sound.then_some((network, decision))
 }

@@ -86,7 +86,7 @@ pub(super) struct Batch {
     pub(super) forgotten: Vec<ClientKey>,
     pub(super) passes: Vec<(ClientKey, Passes)>,
     /// In the order in which it happened.
-    pub(super) owed: Vec<Owed>,
+    pub(super) owed: VecDeque<Owed>,
     /// What the store has already, and others are to hear of.
     pub(super) told: Vec<News>,
     /// The same of tallies.
@@ -238,7 +238,7 @@ impl Queue {
         }
     }
 
-    /// Puts back what could not be sent. What was only to be told is let go: it is read from the store.
+    /// Puts back what could not be sent. Tallies are let go: there will be more of them.
     pub(super) fn put_back(&mut self, batch: Batch) {
         batch.decisions.into_iter().for_each(|(network, decision)| self.put_decision(network, decision));
         for client in batch.forgotten {
@@ -255,6 +255,8 @@ impl Queue {
                 self.owed.push_front(owed);
             }
         }
+        let room = self.limit.saturating_sub(self.len()).min(batch.told.len());
+        self.told.splice(..0, batch.told.into_iter().take(room));
     }
 }
 

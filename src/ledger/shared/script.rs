@@ -32,6 +32,14 @@ static DECIDE: LazyLock<Script> = script!("values", "decide");
 static FORGET: LazyLock<Script> = script!("forget");
 static DROP: LazyLock<Script> = script!("drop");
 
+/// Makes the scripts known, so that no verb is the first to have to.
+pub(super) async fn load(link: &mut Link) -> redis::RedisResult<()> {
+    for script in [&STRIKE, &LOGGED_IN, &ACCOUNT, &NETWORK, &STANDING, &DECIDE, &FORGET, &DROP] {
+        script.load_async(link).await?;
+    }
+    Ok(())
+}
+
 /// The keys, all of which begin alike.
 #[derive(Clone, Debug)]
 pub(super) struct Keys(pub(super) String);

@@ -236,8 +236,6 @@ impl Inner {
         self.send_forgotten(link, &mut sending.batch).await?;
         self.send_passes(link, &mut sending.batch).await?;
         self.make_good(link, &mut sending).await?;
-        self.publish(link, &sending.batch).await?;
-        sending.batch = Batch::default();
         Ok(true)
     }
 
@@ -247,7 +245,7 @@ impl Inner {
         let (mut unsent, mut trouble) = (Vec::new(), Ok(()));
         for ((network, decision), answer) in batch.decisions.drain(..).zip(answers) {
             match answer.map(|lines| script::decided(&lines)) {
-                Ok(Some((there, _))) if there == decision => batch.told.push(News::Decision(network, decision)),
+                Ok(Some((there, _))) if there == decision => {}
                 // Something else is decided there: it is heard of as if it had been told.
                 Ok(Some((there, _))) => match news::decision(&network.to_string(), &there.line(), self.clock.now()) {
                     Some((network, there)) => self.hear(network, there),
@@ -268,12 +266,9 @@ impl Inner {
         let answers = run_all(link, batch.forgotten.iter().map(|client| Call::forget(&self.keys, *client))).await;
         let (mut unsent, mut trouble) = (Vec::new(), Ok(()));
         for (client, answer) in batch.forgotten.drain(..).zip(answers) {
-            match answer {
-                Ok(_) => batch.told.push(News::Forgotten(client)),
-                Err(reason) => {
-                    unsent.push(client);
-                    trouble = Err(reason);
-                }
+            if let Err(reason) = answer {
+                unsent.push(client);
+                trouble = Err(reason);
             }
         }
         batch.forgotten = unsent;
@@ -289,19 +284,9 @@ impl Inner {
         let answers = run_all(link, calls).await;
         let (mut unsent, mut trouble) = (Vec::new(), Ok(()));
         for ((client, passes), answer) in batch.passes.drain(..).zip(answers) {
-            match answer {
-                Ok(_) => {
-                    if !passes.revoked.is_empty() {
-                        batch.told.push(News::Revoked(client, passes.revoked));
-                    }
-                    if passes.standing != Standing::stranger() {
-                        batch.told.push(News::Standing(client, passes.standing));
-                    }
-                }
-                Err(reason) => {
-                    unsent.push((client, passes));
-                    trouble = Err(reason);
-                }
+            if let Err(reason) = answer {
+                unsent.push((client, passes));
+                trouble = Err(reason);
             }
         }
         batch.passes = unsent;
@@ -314,14 +299,14 @@ impl Inner {
         while let Some(owed) = sending.batch.owed.pop_front() {
             if !self.is_forgiven(owed.client, owed.now) {
                 sending.is_under_way = true;
-                self.make_one_good(link, &owed, &mut sending.batch.told).await?;
+                self.make_one_good(link, &owed).await?;
                 sending.is_under_way = false;
             }
         }
         Ok(())
     }
 
-    async fn make_one_good(&self, link: &mut Link, owed: &Owed, news: &mut Vec<News>) -> RedisResult<()> {
+    async fn make_one_good(&self, link: &mut Link, owed: &Owed) -> RedisResult<()> {
         let Owed { client, act, rules, now, dice } = owed;
         let (client, keys) = (*client, &self.keys);
         let call = match *act {
@@ -338,8 +323,7 @@ impl Inner {
                     add_one(&self.counts.foreign);
                     return Ok(());
                 };
-                self.mirror.tally(client, tally.clone());
-                news.push(News::Tally(client, tally));
+                self.mirror.tally(client, tally);
                 if let Some(sentence) = sentence {
                     self.mirror.overdue(Overdue::Client(client, sentence));
                 }
@@ -360,25 +344,6 @@ impl Inner {
         Ok(())
     }
 
-    async fn publish(&self, link: &mut Link, batch: &Batch) -> RedisResult<()> {
-        let channel = self.keys.news();
-        let tallies = batch.tallies.iter().map(|(client, tally)| News::Tally(*client, tally.clone()));
-        let news = batch.told.iter().cloned().chain(tallies);
-        let messages = news.map(|one| redis::cmd("PUBLISH").arg(&channel).arg(one.message(&self.node)).to_owned());
-        if let Link::Cluster(_) = link {
-            // Its pipelines are for keys of one slot.
-            for message in messages {
-                patiently(message.exec_async(link)).await?;
-            }
-            return Ok(());
-        }
-        let mut pipeline = redis::pipe();
-        for message in messages {
-            pipeline.add_command(message).ignore();
-        }
-        if pipeline.is_empty() { Ok(()) } else { patiently(pipeline.exec_async(link)).await }
-    }
-
     /// Asks again and again whether the store takes anything, and lets verbs through or keeps them away.
     async fn feel_pulse(&self, mut link: Link, mut news: MultiplexedConnection) -> RedisError {
         loop {
@@ -388,7 +353,7 @@ impl Inner {
                 () = self.tripped.notified() => sleep(PULSE).await,
             }
             let mut pulse = redis::cmd("SET");
-            pulse.arg(self.keys.pulse(&self.node)).arg(self.now()).arg("EX").arg(60);
+            pulse.arg(self.keys.pulse()).arg(self.now()).arg("EX").arg(60);
             let felt = async {
                 patiently(pulse.exec_async(&mut link)).await?;
                 patiently(redis::cmd("PING").exec_async(&mut news)).await
@@ -484,8 +449,9 @@ impl Inner {
         debug!(count = only_here.len(), "standings that the shared store has not");
         for part in only_here.chunks(SCAN.0) {
             let now = self.now();
-            let calls =
-                part.iter().map(|(client, standing)| Call::standing(&self.keys, *client, Tests::NONE, standing, now));
+            let calls = part
+                .iter()
+                .map(|(client, standing)| Call::standing(&self.keys, *client, Tests::NONE, standing, now).quietly());
             for answer in run_all(link, calls).await {
                 answer?;
             }

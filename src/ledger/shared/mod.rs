@@ -9,7 +9,7 @@
 //! - A host that comes back hears of all decisions, those that were lifted included, for eight days. A store that lost
 //!   everything is filled again from what the hosts hold.
 //! - Each verb is one Lua script with one key, which does to the line what the value of the same name does in
-//!   [`crate::policy`], number for number.
+//!   [`crate::policy`], number for number, and tells the other hosts: so they hear of changes in the order of things.
 //!
 //! # How
 //!
@@ -57,7 +57,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::link::Link;
-use self::news::{News, client_of};
+use self::news::client_of;
 use self::queue::{Act, Queue};
 use self::script::{Call, Keys, Lines};
 use self::state::{Counts, add_one};
@@ -136,10 +136,11 @@ impl Shared {
     /// Starts to connect, on the runtime that calls this. Until that has come about the store is away.
     pub fn open(settings: Settings, mirror: Arc<dyn Mirror>, clock: Clock) -> Self {
         let run = RandomState::new().hash_one(clock.now().millis()) & 0xffff_ffff;
+        let node = format!("{}.{run:08x}", settings.node);
         let circuit = Circuit { link: None, is_open: false, since: clock.now(), trouble: None };
         let inner = Arc::new(Inner {
-            node: format!("{}.{run:08x}", settings.node),
-            keys: Keys(settings.prefix.clone()),
+            keys: Keys::new(settings.prefix.clone(), node.clone()),
+            node,
             queue: Mutex::new(Queue::new(settings.queue)),
             settings,
             clock,
@@ -202,20 +203,6 @@ impl Inner {
 
     fn owe(&self, client: ClientKey, act: Act, rules: &Rules, now: u32, dice: u32) {
         self.queue.lock().owe(client, act, rules, now, dice);
-        self.waiting.notify_one();
-    }
-
-    /// Tells the others of something that the store has.
-    fn tell(&self, news: News) {
-        let lifted = match &news {
-            News::Decision(network, decision) => self.note_lifted(*network, decision),
-            _ => None,
-        };
-        {
-            let mut queue = self.queue.lock();
-            queue.tell(news);
-            lifted.into_iter().for_each(|client| queue.put(Change::Forgotten(client)));
-        }
         self.waiting.notify_one();
     }
 
@@ -296,18 +283,12 @@ impl Inner {
         }
     }
 
-    /// Others hear of what is done; what is not is done later: it only sets something, so that twice does no harm.
-    fn told_or_put<T>(&self, answer: Result<T, Refused>, news: News, change: Change) -> Answer<T> {
-        match answer {
-            Ok(answer) => {
-                self.tell(news);
-                Ok(answer)
-            }
-            Err(_) => {
-                self.put(change);
-                Err(Away)
-            }
-        }
+    /// What is not done is done later: it only sets something, so that twice does no harm.
+    fn or_later<T>(&self, answer: Result<T, Refused>, change: Change) -> Answer<T> {
+        answer.map_err(|_| {
+            self.put(change);
+            Away
+        })
     }
 
     /// What becomes of something that could not be counted there.
@@ -330,24 +311,14 @@ impl Store for Shared {
         dice: u32,
     ) -> Answer<(Tally, Option<Sentence>)> {
         let call = Call::strike(&self.inner.keys, client, strike, rules, (now, dice));
-        match self.inner.call(call, script::sentenced::<Tally>).await {
-            Ok((tally, sentence)) => {
-                self.inner.tell(News::Tally(client, tally.clone()));
-                Ok((tally, sentence))
-            }
-            Err(refused) => Err(self.inner.owed(&refused, client, Act::Strike(strike), rules, (now, dice))),
-        }
+        let answer = self.inner.call(call, script::sentenced::<Tally>).await;
+        answer.map_err(|refused| self.inner.owed(&refused, client, Act::Strike(strike), rules, (now, dice)))
     }
 
     async fn logged_in(&self, client: ClientKey, rules: &Rules, now: u32) -> Answer<Tally> {
         let call = Call::logged_in(&self.inner.keys, client, rules, now);
-        match self.inner.call(call, script::tally).await {
-            Ok(tally) => {
-                self.inner.tell(News::Tally(client, tally.clone()));
-                Ok(tally)
-            }
-            Err(refused) => Err(self.inner.owed(&refused, client, Act::LoggedIn, rules, (now, 0))),
-        }
+        let answer = self.inner.call(call, script::tally).await;
+        answer.map_err(|refused| self.inner.owed(&refused, client, Act::LoggedIn, rules, (now, 0)))
     }
 
     async fn account_failed(
@@ -384,28 +355,28 @@ impl Store for Shared {
     async fn remember(&self, client: ClientKey, standing: Standing, now: u32) -> Answer<Standing> {
         let call = Call::standing(&self.inner.keys, client, Tests::NONE, &standing, now);
         let answer = self.inner.call(call, script::standing).await;
-        self.inner.told_or_put(answer, News::Standing(client, standing), Change::Standing(client, standing))
+        self.inner.or_later(answer, Change::Standing(client, standing))
     }
 
     async fn revoke(&self, client: ClientKey, tests: Tests, now: u32) -> Answer<Standing> {
         let call = Call::standing(&self.inner.keys, client, tests, &Standing::stranger(), now);
         let answer = self.inner.call(call, script::standing).await;
-        self.inner.told_or_put(answer, News::Revoked(client, tests), Change::Revoked(client, tests))
+        self.inner.or_later(answer, Change::Revoked(client, tests))
     }
 
     async fn decide(&self, network: IpNet, decision: Decision) -> Answer<Decision> {
         let call = Call::decide(&self.inner.keys, network, &decision);
-        match self.inner.call(call, script::decided).await {
-            Ok((there, false)) => Ok(there),
-            answer => {
-                let (news, change) = (News::Decision(network, decision.clone()), Change::Decision(network, decision));
-                self.inner.told_or_put(answer.map(|(there, _)| there), news, change)
-            }
+        let answer = self.inner.call(call, script::decided).await;
+        if let Ok((_, true)) = answer
+            && let Some(client) = self.inner.note_lifted(network, &decision)
+        {
+            self.inner.put(Change::Forgotten(client));
         }
+        self.inner.or_later(answer.map(|(there, _)| there), Change::Decision(network, decision))
     }
 
     async fn forget(&self, client: ClientKey) -> Answer<()> {
         let answer = self.inner.call(Call::forget(&self.inner.keys, client), |_| Some(())).await;
-        self.inner.told_or_put(answer, News::Forgotten(client), Change::Forgotten(client))
+        self.inner.or_later(answer, Change::Forgotten(client))
     }
 }

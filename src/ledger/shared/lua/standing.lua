@@ -21,4 +21,6 @@ for n = 1, TESTS do
 end
 local line = table.concat(written, ' ')
 keep(KEYS[1], line, ends, now)
+if ARGV[2] ~= '-' then tell('revoked', about(KEYS[1]), ARGV[2]) end
+if math.max(unpack(more)) > 0 then tell('standing', about(KEYS[1]), ARGV[3]) end
 return { line, '' }

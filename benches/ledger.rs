@@ -19,7 +19,7 @@ fn client(n: u32) -> ClientKey {
 }
 
 fn full() -> (Ledger, Standing) {
-    let ledger = Ledger::open(Settings { entries: ENTRIES as usize });
+    let ledger = Ledger::open(Settings { entries: ENTRIES as usize, ..Settings::default() });
     let mut standing = Standing::stranger();
     standing.pass(Test::Pregreet, NOW.plus(Duration::from_secs(86_400)));
     for n in 0..ENTRIES + ENTRIES / 8 {

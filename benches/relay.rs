@@ -48,7 +48,7 @@ fn client(machine: &mut Machine, mut input: &[u8]) -> usize {
                 take
             }
             Step::Answer { take, .. } | Step::Drop(take) => take,
-            Step::Wait | Step::Hold | Step::StartTls | Step::Close(_) => return passed,
+            Step::Wait | Step::Hold | Step::AskLeave | Step::StartTls | Step::Close(_) => return passed,
         };
         input = input.split_at(used).1;
     }

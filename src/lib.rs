@@ -27,7 +27,7 @@
 //! | --- | --- | --- |
 //! | words | [`smtp`], [`proxy_header`], [`addr`], [`time`] | bytes and values; no I/O, no clock |
 //! | decisions | [`screen`], [`policy`] | pure; `now` is an argument |
-//! | hands | [`clock`], [`listener`], [`ledger`], [`dns`], [`dnsbl`], [`tls`], [`backend`], [`relay`] | one kind of I/O each |
+//! | hands | [`clock`], [`listener`], [`ledger`], [`dns`], [`dnsbl`], [`tls`], [`backend`], [`relay`], [`firewall`], [`lists`] | one kind of I/O each |
 //! | whole | [`session`], [`journal`], [`metrics`], [`config`], [`server`], [`admin`], [`demo`], [`doctor`], [`cli`] | everything below |
 
 pub mod addr;
@@ -42,8 +42,10 @@ pub mod backend;
 pub mod clock;
 pub mod dns;
 pub mod dnsbl;
+pub mod firewall;
 pub mod ledger;
 pub mod listener;
+pub mod lists;
 pub mod relay;
 pub mod tls;
 

@@ -3,30 +3,38 @@
 //! Every lane is a thread with a runtime of its own, and its own socket at every listening address. A further thread, the
 //! one that starts the server, looks after what all share: probes of the backends, the admin address, signals.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::addr;
 use crate::admin::{self, Hindrance, Readiness};
 use crate::backend::{self, Announce, Backend};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dns::{self, Names};
 use crate::dnsbl::{self, Dnsbl};
+use crate::firewall::Firewall;
 use crate::journal::{Journal, VisitIds};
-use crate::ledger::Ledger;
+use crate::ledger::shared::Shared;
+use crate::ledger::{Kept, Ledger, embedded};
 use crate::listener::{self, CannotListen};
+use crate::lists::Lists;
 use crate::metrics::{CertificateState, Metrics, ZoneState};
 use crate::policy::quota::Sessions;
-use crate::session::{Door, Gate, House, Lane, Order, Settings};
+use crate::session::rulings::Rulings;
+use crate::session::{Afar, Door, Gate, House, Lane, Order, Settings, Stress};
 use crate::time::Timestamp;
 use crate::tls::{Expiry, Keyring, Problems, Reload};
 
@@ -35,6 +43,21 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Every how often the files of certificates are looked at.
 const CERTIFICATES: Duration = Duration::from_secs(10);
+
+/// Every how often what was decided is looked through for what has ended.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Every how many sweeps the log is told of those who knocked: once a minute.
+const KNOCKS: u64 = 60;
+
+/// Every how many sweeps the firewall is told again: once a day.
+const RETELL: u64 = 24 * 60 * 60;
+
+/// How long the names of backends may take to be looked up, all together.
+const LOOK_UP: Duration = Duration::from_secs(2);
+
+/// How long the ledger's file has for what changed last.
+const LAST_WRITE: Duration = Duration::from_secs(10);
 
 /// How long visits that are cut off have for their departure.
 const DEPARTURE: Duration = Duration::from_secs(1);
@@ -54,6 +77,9 @@ pub enum CannotStart {
     /// The names of clients cannot be asked for.
     #[error(transparent)]
     Names(#[from] dns::names::Error),
+    /// What was remembered cannot be read, or not be kept.
+    #[error(transparent)]
+    Kept(#[from] embedded::CannotOpen),
     /// A lane cannot be run.
     #[error("cannot start a thread: {0}")]
     Lane(#[from] std::io::Error),
@@ -72,6 +98,8 @@ pub struct Server {
     readiness: Readiness,
     watch: Option<AbortHandle>,
     certificates: Option<AbortHandle>,
+    keeper: Option<AbortHandle>,
+    store: Option<embedded::Store>,
 }
 
 /// A listening address, open in every lane.
@@ -101,17 +129,28 @@ impl Server {
     /// Starts what `config` says; within a tokio runtime, which has to be driven for as long as the server runs.
     pub async fn start(config: Config, journal: Journal, clock: Clock) -> Result<Self, CannotStart> {
         let now = clock.now();
+        let metrics = Arc::new(Metrics::new());
+        let firewall = Firewall::open(config.firewall.clone(), clock.clone());
+        let imported = Lists::open(config.lists.clone()).await;
+        let ledger = Arc::new(Ledger::open(config.ledger));
+        let store = keep(&ledger, config.kept.find(), &clock)?;
+        let afar = Arc::new(Afar::default());
+        let shared = config.shared.clone().map(|settings| Shared::open(settings, afar.clone(), clock.clone()));
         let house = Arc::new(House {
+            shared,
+            rulings: Rulings::new(config.rulings.clone(), firewall, imported, metrics.bans().clone()),
             clock,
-            ledger: Ledger::open(config.ledger),
+            ledger,
             sessions: Sessions::new(),
+            stress: Stress::new(),
             journal,
-            metrics: Arc::new(Metrics::new()),
+            metrics,
             ids: VisitIds::new(now),
             draining: CancellationToken::new(),
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        afar.reaches(&house);
         let count = config.lanes.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
         let mut server = Self {
             house,
@@ -123,6 +162,8 @@ impl Server {
             readiness: Readiness::new(),
             watch: None,
             certificates: None,
+            keeper: None,
+            store,
             config: config.clone(),
         };
         backend::permitted(config.gates.iter().map(|gate| &*gate.backend))?;
@@ -136,6 +177,8 @@ impl Server {
             return Err(error);
         }
         server.keep_figures();
+        server.house.restore_firewall();
+        server.keep_house();
         server.readiness.set(Hindrance::NotListening, false);
         Ok(server)
     }
@@ -183,12 +226,19 @@ impl Server {
             Some(lists) if Some(lists.settings()) == config.dnsbl.as_ref() => self.lists.clone(),
             _ => self.open_lists(config.dnsbl.as_ref())?,
         };
+        if self.config.lists != config.lists {
+            self.house.rulings.set_lists(Lists::open(config.lists.clone()).await);
+        }
+        self.house.rulings.set(config.rulings.clone());
         for (what, same) in [
             ("ledger", self.config.ledger == config.ledger),
             ("shared", self.config.shared == config.shared),
             ("admin", self.config.admin == config.admin),
             ("journal", self.config.journal == config.journal),
             ("lanes", self.config.lanes == config.lanes),
+            ("shared", self.config.shared == config.shared),
+            ("ledger.path", self.config.kept == config.kept),
+            ("bans.nftables, bans.export and bans.command", self.config.firewall == config.firewall),
         ] {
             if !same {
                 tracing::warn!("the change of `{what}` takes effect at the next restart");
@@ -206,7 +256,14 @@ impl Server {
         self.house.tasks.close();
         self.house.draining.cancel();
         let until = Instant::now() + patience;
-        for probe in self.backends.iter().map(|(_, probe)| probe).chain(&self.watch).chain(&self.certificates) {
+        for probe in self
+            .backends
+            .iter()
+            .map(|(_, probe)| probe)
+            .chain(&self.watch)
+            .chain(&self.certificates)
+            .chain(&self.keeper)
+        {
             probe.abort();
         }
         let _ = tokio::time::timeout_at(until, self.house.tasks.wait()).await;
@@ -218,6 +275,16 @@ impl Server {
         for lane in self.lanes {
             drop(lane.orders);
             let _ = tokio::task::spawn_blocking(move || lane.thread.join()).await;
+        }
+        self.house.rulings.firewall().stop().await;
+        if let Some(shared) = &self.house.shared {
+            shared.close().await;
+        }
+        if let Some(store) = self.store {
+            let written = tokio::task::spawn_blocking(move || store.stop(LAST_WRITE)).await;
+            if !matches!(written, Ok(true)) {
+                tracing::error!("what changed last in the ledger could not be written");
+            }
         }
         self.house.journal.flush(Duration::from_secs(2));
     }
@@ -250,6 +317,8 @@ impl Server {
         self.lists = lists;
         self.names = names;
         self.show_lists();
+        let places = config.gates.iter().map(|gate| gate.limits.open_to_strangers()).max();
+        self.house.stress.set_places(places.unwrap_or_default(), self.house.sessions.open());
 
         let mut backends = Vec::new();
         let mut gates = Vec::new();
@@ -264,6 +333,7 @@ impl Server {
         for (_, probe) in std::mem::replace(&mut self.backends, backends) {
             probe.abort();
         }
+        self.house.rulings.set_exempt(exempt(&gates).await);
         self.hand_on_certificates(&gates);
         self.watch(gates.clone());
         self.keep_certificates(gates.clone());
@@ -304,11 +374,46 @@ impl Server {
         self.doors.push(OpenDoor { asked, bound, gate: cell });
     }
 
+    /// What is to be done once in a while: decisions that have ended are taken out, and the log is told of those who knocked.
+    fn keep_house(&mut self) {
+        let house = Arc::downgrade(&self.house);
+        let keep = tokio::spawn(async move {
+            let mut rounds = 0_u64;
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                let Some(house) = house.upgrade() else { return };
+                house.sweep_rulings();
+                rounds += 1;
+                if rounds.is_multiple_of(KNOCKS) {
+                    house.sum_up_knocks();
+                }
+                if rounds.is_multiple_of(RETELL) {
+                    house.restore_firewall();
+                }
+            }
+        });
+        if let Some(before) = self.keeper.replace(keep.abort_handle()) {
+            before.abort();
+        }
+    }
+
     /// Tells the metrics where figures are that others keep.
     fn keep_figures(&self) {
         let sources = self.house.metrics.sources();
         let house = Arc::downgrade(&self.house);
         sources.set_ledger_entries(move || house.upgrade().map_or(0, |house| house.ledger.len() as u64));
+        let house = Arc::downgrade(&self.house);
+        sources.set_stress(move || house.upgrade().is_some_and(|house| house.stress.is_on()));
+        let house = Arc::downgrade(&self.house);
+        sources
+            .set_firewall(move || house.upgrade().map(|house| house.rulings.firewall().counts()).unwrap_or_default());
+        let house = Arc::downgrade(&self.house);
+        sources.set_lists(move || house.upgrade().map(|house| house.rulings.lists().states()).unwrap_or_default());
+        if self.house.shared.is_some() {
+            let house = Arc::downgrade(&self.house);
+            let state = move || house.upgrade()?.shared.as_ref().map(Shared::state);
+            sources.set_shared(move || state().unwrap_or_default());
+        }
         let journal = self.house.journal.clone();
         sources.set_journal_lost(move || journal.lost());
     }
@@ -389,6 +494,38 @@ impl Server {
         kept.push((Arc::clone(&backend), probe.abort_handle()));
         backend
     }
+}
+
+/// Takes in what was kept in the file, and keeps there what changes from now on.
+fn keep(ledger: &Arc<Ledger>, path: Option<PathBuf>, clock: &Clock) -> Result<Option<embedded::Store>, CannotStart> {
+    let Some(path) = path else { return Ok(None) };
+    let now = clock.now();
+    let opened = embedded::Store::open(embedded::Settings::at(&path), clock.clone(), |table, key, line| {
+        let text = std::str::from_utf8(key).ok().zip(std::str::from_utf8(line).ok());
+        text.is_some_and(|(key, line)| ledger.load(table.into(), key, line, now))
+    })?;
+    tracing::info!(file = %path.display(), records = opened.records(), "what was remembered is known again");
+    Ok(Some(opened.start(Kept::of(Arc::clone(ledger)))?))
+}
+
+/// Who is never banned: those whom any gate allows, its load balancers, and the backends.
+async fn exempt(gates: &[Arc<Gate>]) -> Vec<IpNet> {
+    let mut networks: Vec<IpNet> = gates.iter().flat_map(|gate| gate.settings.access.allowed()).collect();
+    let proxies = gates.iter().filter_map(|gate| gate.settings.proxies.as_ref());
+    networks.extend(proxies.flat_map(|proxies| proxies.from.iter().copied()));
+    let backends: BTreeSet<&str> = gates.iter().map(|gate| gate.settings.backend.address.as_str()).collect();
+    let look_up = async {
+        let mut found = Vec::new();
+        for backend in backends {
+            if let Ok(addresses) = tokio::net::lookup_host(backend).await {
+                found.extend(addresses.map(|address| IpNet::from(addr::canonical(address.ip()))));
+            }
+        }
+        found
+    };
+    // One that cannot be looked up cannot connect to us by that name either.
+    networks.extend(tokio::time::timeout(LOOK_UP, look_up).await.unwrap_or_default());
+    IpNet::aggregate(&networks)
 }
 
 impl LaneThread {

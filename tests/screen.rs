@@ -29,7 +29,12 @@ fn mx() -> Settings {
             rule(Action::Observe, 30 * DAY),
             rule(Action::Enforce, 30 * DAY),
         ]),
-        greet: Greet { minimum: Duration::from_secs(3), maximum: Duration::from_secs(6), teaser: None },
+        greet: Greet {
+            minimum: Duration::from_secs(3),
+            maximum: Duration::from_secs(6),
+            stress: Duration::from_secs(2),
+            teaser: None,
+        },
         thresholds: Thresholds { block: 3, allow: Some(-2), ttl: (Duration::from_secs(60), HOUR) },
         names: Names::default(),
     }

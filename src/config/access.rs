@@ -121,7 +121,7 @@ fn judge(entries: &[(Range<usize>, (IpNet, Access))], inspection: &Inspection) {
     }
 }
 
-/// Reads a list file: one network a line, `#` begins a comment.
+/// Reads a list file: one network a line, `#` or `;` begins a comment.
 fn read_list(file: &Spanned<PathBuf>, folder: &Path, inspection: &Inspection) -> Vec<IpNet> {
     let path = folder.join(file.get_ref());
     let listed = match fs::read_to_string(&path) {
@@ -155,9 +155,8 @@ fn entry_span(listed: &str, line: usize) -> Range<usize> {
     let mut offset = 0;
     for (number, text) in (1..).zip(listed.split_inclusive('\n')) {
         if number == line {
-            let entry = text.split('#').next().unwrap_or_default();
-            let trimmed = entry.trim_start_matches('\u{feff}').trim();
-            let start = offset + entry.find(trimmed).unwrap_or(0);
+            let trimmed = network::entry(text).trim_start_matches('\u{feff}').trim_start();
+            let start = offset + text.find(trimmed).unwrap_or(0);
             return start..start + trimmed.len();
         }
         offset += text.len();
@@ -171,7 +170,7 @@ mod tests {
 
     #[test]
     fn entries_of_list_files_are_found_again() {
-        let listed = "\u{feff}# ours\n192.0.2.0/24\n\n  2001:db8::1  # one\r\n\tnonsense\n198.51.100.1/24";
+        let listed = "\u{feff}# ours\n192.0.2.0/24\n\n  2001:db8::1  # one\r\n\tnonsense ; two\n198.51.100.1/24";
         let at = |line| listed.get(entry_span(listed, line)).unwrap_or("?");
         assert_eq!(at(2), "192.0.2.0/24");
         assert_eq!(at(4), "2001:db8::1");

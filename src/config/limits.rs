@@ -6,13 +6,14 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::door::DoorEntry;
 use super::inspection::{Inspection, Wrong};
 use super::table::Table;
 use super::values::{count, reply_text, span};
 use crate::policy::quota;
 use crate::relay;
 use crate::screen::Greet;
-use crate::session::DialogueLimits;
+use crate::session::{DialogueLimits, Scene};
 use crate::smtp::line::{AUTH_LIMIT, COMMAND_LIMIT};
 use crate::time::format_span;
 
@@ -31,6 +32,7 @@ const CLIENT_PATIENCE: Duration = seconds(5 * 60);
 pub(super) struct GreetEntry {
     minimum: Option<Spanned<Duration>>,
     maximum: Option<Spanned<Duration>>,
+    stress: Option<Spanned<Duration>>,
     teaser: Option<Spanned<Option<String>>>,
 }
 
@@ -41,7 +43,8 @@ impl GreetEntry {
         let range = Duration::ZERO..=seconds(4 * 60);
         Self {
             minimum: table.value("wait_min", span(range.clone())),
-            maximum: table.value("wait_max", span(range)),
+            maximum: table.value("wait_max", span(range.clone())),
+            stress: table.value("stress_wait", span(range)),
             teaser: table.value("teaser", teaser),
         }
     }
@@ -50,10 +53,12 @@ impl GreetEntry {
     pub(super) fn greet(&self, above: &Self, hostname: &str, inspection: &Inspection) -> Greet {
         let minimum = self.minimum.as_ref().or(above.minimum.as_ref());
         let maximum = self.maximum.as_ref().or(above.maximum.as_ref());
+        let stress = self.stress.as_ref().or(above.stress.as_ref());
         let teaser = self.teaser.as_ref().or(above.teaser.as_ref());
         let greet = Greet {
             minimum: minimum.map_or(seconds(3), |span| *span.get_ref()),
             maximum: maximum.map_or(seconds(6), |span| *span.get_ref()),
+            stress: stress.map_or(seconds(2), |span| *span.get_ref()),
             teaser: teaser.map_or_else(|| Some(format!("{hostname} ESMTP")), |teaser| teaser.get_ref().clone()),
         };
         if greet.minimum > greet.maximum {
@@ -61,6 +66,12 @@ impl GreetEntry {
             let cause = format!("`wait_min` ({least}) is more than `wait_max` ({most})");
             let remedy = format!("set wait_max = \"{least}\" or more, or wait_min = \"{most}\" or less");
             inspection.error(minimum.or(maximum).map(Spanned::span).unwrap_or_default(), Wrong::new(cause, remedy));
+        }
+        if let Some(stress) = stress.filter(|_| greet.stress > greet.maximum) {
+            let usual = format_span(greet.maximum);
+            let cause = format!("this has no effect: nobody waits for more than `wait_max` ({usual}) in any case");
+            let remedy = format!("set stress_wait to less than \"{usual}\", or take it out");
+            inspection.warning(stress.span(), Wrong::new(cause, remedy));
         }
         greet
     }
@@ -79,6 +90,9 @@ impl GreetEntry {
         }
         if let Some(maximum) = self.maximum.as_ref().filter(|_| !pregreet && !lists) {
             no_effect(maximum.span(), "the tests pregreet and dnsbl are off, so that nobody waits");
+        }
+        if let Some(stress) = self.stress.as_ref().filter(|_| !pregreet && !lists) {
+            no_effect(stress.span(), "the tests pregreet and dnsbl are off, so that nobody waits");
         }
         if let Some(minimum) = self.minimum.as_ref().filter(|wait| pregreet && wait.get_ref().is_zero()) {
             let remedy = "give strangers a second or more, or turn the test pregreet off";
@@ -100,12 +114,12 @@ fn teaser(value: &DeValue<'_>) -> Result<Option<String>, Wrong> {
 /// What `[limits]` says.
 #[derive(Debug, Default)]
 pub(super) struct LimitsEntry {
-    sessions: Option<u32>,
-    sessions_per_client: Option<Spanned<u32>>,
+    door: DoorEntry,
     commands: Option<u32>,
     errors: Option<u32>,
     line_length: Option<usize>,
     command_time: Option<Spanned<Duration>>,
+    stress_command_time: Option<Spanned<Duration>>,
     dialogue_time: Option<Duration>,
     recipients: Option<u32>,
     idle_commands: Option<u32>,
@@ -118,12 +132,12 @@ impl LimitsEntry {
     /// Reads the keys of `[limits]`.
     pub(super) fn read(table: &mut Table<'_>) -> Self {
         Self {
-            sessions: table.value("sessions", count(1..=1_000_000)).map(Spanned::into_inner),
-            sessions_per_client: table.value("sessions_per_client", count(1..=1_000_000)),
+            door: DoorEntry::read(table),
             commands: table.value("commands", count(5..=10_000)).map(Spanned::into_inner),
             errors: table.value("errors", count(1..=10_000)).map(Spanned::into_inner),
             line_length: table.value("line_length", count(512..=AUTH_LIMIT as i64)).map(Spanned::into_inner),
             command_time: table.value("command_time", span(SECOND..=HOUR)),
+            stress_command_time: table.value("stress_command_time", span(SECOND..=HOUR)),
             dialogue_time: table.value("dialogue_time", span(SECOND..=HOUR * 24)).map(Spanned::into_inner),
             // RFC 5321 §4.5.3.1.8: a server has to take 100.
             recipients: table.value("recipients", count(100..=1_000_000)).map(Spanned::into_inner),
@@ -134,26 +148,21 @@ impl LimitsEntry {
         }
     }
 
-    /// How many sessions a gate lets in.
-    pub(super) fn quota(&self, above: &Self, inspection: &Inspection) -> quota::Settings {
-        let per_client = self.sessions_per_client.as_ref().or(above.sessions_per_client.as_ref());
-        let total = self.sessions.or(above.sessions).unwrap_or(10_000);
-        if let Some(per_client) = per_client.filter(|per_client| *per_client.get_ref() > total) {
-            let cause = format!("one client can never have more sessions than all together ({total})");
-            let remedy = format!("set `sessions_per_client` to {total} or less, or raise `sessions`");
-            inspection.warning(per_client.span(), Wrong::new(cause, remedy));
-        }
-        quota::Settings { per_client: per_client.map_or(50, |count| *count.get_ref()).min(total), total }
+    /// How many sessions a gate lets in, and how often.
+    pub(super) fn quota(&self, above: &Self, scene: Scene, inspection: &Inspection) -> quota::Settings {
+        self.door.quota(&above.door, scene, inspection)
     }
 
     /// What a gate's dialogue with strangers allows.
     pub(super) fn dialogue(&self, above: &Self, inspection: &Inspection) -> DialogueLimits {
         let command = self.command_time.as_ref().or(above.command_time.as_ref());
+        let stress = self.stress_command_time.as_ref().or(above.stress_command_time.as_ref());
         let limits = DialogueLimits {
             commands: self.commands.or(above.commands).unwrap_or(50),
             errors: self.errors(above),
             line: self.line_length.or(above.line_length).unwrap_or(COMMAND_LIMIT),
             command_timeout: command.map_or(CLIENT_PATIENCE, |span| *span.get_ref()),
+            stress_command_timeout: stress.map_or(seconds(10), |span| *span.get_ref()),
             total_timeout: self.dialogue_time.or(above.dialogue_time).unwrap_or(seconds(10 * 60)),
         };
         if let Some(command) = command.filter(|_| limits.command_timeout > limits.total_timeout) {
@@ -161,6 +170,12 @@ impl LimitsEntry {
             let cause = format!("`command_time` is more than the whole dialogue may take ({total})");
             let remedy = format!("set command_time = \"{total}\" or less, or raise `dialogue_time`");
             inspection.warning(command.span(), Wrong::new(cause, remedy));
+        }
+        if let Some(stress) = stress.filter(|_| limits.stress_command_timeout > limits.command_timeout) {
+            let usual = format_span(limits.command_timeout);
+            let cause = format!("this has no effect: nobody has more than `command_time` ({usual}) in any case");
+            let remedy = format!("set stress_command_time to less than \"{usual}\", or take it out");
+            inspection.warning(stress.span(), Wrong::new(cause, remedy));
         }
         limits
     }
@@ -174,6 +189,7 @@ impl LimitsEntry {
             message_commands: self.message_commands.or(above.message_commands).unwrap_or(usual.message_commands),
             envelope: self.envelope_time.or(above.envelope_time).unwrap_or(usual.envelope),
             min_rate: self.min_data_rate.or(above.min_data_rate).unwrap_or(usual.min_rate),
+            ..usual
         }
     }
 

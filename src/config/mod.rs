@@ -5,15 +5,19 @@
 //! would be right. A setting that has no effect is a warning.
 //!
 //! How it works: the TOML is parsed into tables that know their places (`table`), single values are read and checked
-//! (`values`), each section becomes an entry of what the file says (`gate`, `rules`, `limits`, `access`, `lists`, `shared`), the
+//! (`values`), each section becomes an entry of what the file says (`gate`, `rules`, `limits`, `access`, `bans`, …), the
 //! gate's entries are laid over the file's and those over the scene's defaults, and what can only be judged with all of
 //! it in view is judged last (`ports`, and each entry's `judge`). Problems go to the `inspection` on the way.
 //!
 //! Whether the machine agrees (a port that is taken, a backend that is away) is left to those who try.
 
 mod access;
+mod auth;
+mod bans;
+mod door;
 mod gate;
 mod inspection;
+mod ledger;
 mod limits;
 mod lists;
 mod nearest;
@@ -40,14 +44,18 @@ use tracing::Level;
 
 pub use problem::{Problem, Report, Severity};
 
+use self::auth::AuthEntry;
+use self::bans::BansEntry;
 use self::gate::{GateEntry, Shared, made_anywhere};
 use self::inspection::{Inspection, Wrong};
+use self::ledger::LedgerEntry;
 use self::lists::DnsblEntry;
 use self::table::Table;
 use self::values::{choice, count, name_server, socket, span, text};
 use crate::backend::Announce;
+use crate::ledger::embedded::Place;
 use crate::screen::Test;
-use crate::{dns, dnsbl, ledger, session};
+use crate::{dns, dnsbl, firewall, session};
 
 /// Where the file is unless somebody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/gatepost/gatepost.toml";
@@ -62,9 +70,17 @@ pub struct Config {
     /// Who is asked for the names of clients.
     pub dns: dns::names::Settings,
     /// How much is remembered.
-    pub ledger: ledger::Settings,
+    pub ledger: crate::ledger::Settings,
+    /// Where what is remembered is kept.
+    pub kept: Place,
+    /// What failed AUTH leads to, and what bans are.
+    pub rulings: session::rulings::Settings,
+    /// Whom bans are told besides.
+    pub firewall: firewall::Settings,
+    /// The lists that come from outside.
+    pub lists: crate::lists::Settings,
     /// The store that several hosts share; nothing if this one is alone.
-    pub shared: Option<ledger::shared::Settings>,
+    pub shared: Option<crate::ledger::shared::Settings>,
     /// Where metrics and health are served; nowhere if nothing.
     pub admin: Option<SocketAddr>,
     /// Where the record of each visit goes.
@@ -151,7 +167,9 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
     let lanes = table.value("lanes", count(1..=1024)).map(Spanned::into_inner);
     let dnsbl = table.section("dnsbl", DnsblEntry::read);
     let servers = table.section("dns", |dns| dns.list("nameservers", name_server));
-    let entries = table.section("ledger", |ledger| ledger.value("entries", count(1_000..=100_000_000)));
+    let auth = table.section("auth", AuthEntry::read);
+    let bans = table.section("bans", |bans| BansEntry::read(bans, folder));
+    let ledger = table.section("ledger", LedgerEntry::read);
     let hostname = shared.hostname.as_ref().map(|name| name.get_ref().as_str());
     let store = table.section("shared", |table| shared::read(table, folder, hostname));
     let journal = table.section("journal", |journal| journal.value("to", journal_target));
@@ -167,7 +185,7 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
     }
     ports::judge(&gates, admin.as_ref(), inspection);
     shared.judge_proxy(&gates, inspection);
-    let gates: Vec<_> = gates.iter().map(|gate| gate.settings(&shared, &dnsbl, inspection)).collect();
+    let gates: Vec<_> = gates.iter().map(|gate| gate.settings(&shared, &dnsbl, &auth, inspection)).collect();
     shared.judge(&gates, inspection);
     if let Some(servers) = servers.as_ref().filter(|_| !gates.is_empty())
         && gates.iter().all(|gate| gate.backend.announce != Announce::Xclient)
@@ -176,13 +194,18 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
         let wrong = Wrong::new("this has no effect: names are looked up where announce = \"xclient\"", remedy);
         inspection.warning(servers.span(), wrong);
     }
+    let hostname = gates.first().map(|gate| gate.hostname.clone()).unwrap_or_default();
     let servers = servers.map(Spanned::into_inner).unwrap_or_default();
     let asked = gates.is_empty() || made_anywhere(&gates, Test::Dnsbl);
     Config {
         dnsbl: dnsbl.wanted(asked, inspection),
         dns: dns::names::Settings { nameservers: servers.into_iter().map(Spanned::into_inner).collect() },
+        rulings: auth.settings(bans.rules, &hostname, inspection),
+        firewall: bans.firewall(&gates, inspection),
+        lists: bans.lists(inspection),
         gates,
-        ledger: ledger::Settings { entries: entries.map_or(1_000_000, Spanned::into_inner) },
+        ledger: ledger.settings(bans.rules.most),
+        kept: ledger.kept(),
         shared: store,
         admin: admin.map(Spanned::into_inner),
         journal: journal.map_or(JournalTarget::Stdout, Spanned::into_inner),

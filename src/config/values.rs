@@ -11,6 +11,7 @@ use super::inspection::Wrong;
 use super::nearest::nearest;
 use super::table::kind;
 use crate::addr::canonical;
+use crate::policy::gcra::{NotAQuota, Quota};
 use crate::policy::network::{self, NotANetwork, Reason};
 use crate::smtp::path::{Name, name};
 use crate::time::{format_span, parse_span};
@@ -85,6 +86,18 @@ pub(super) fn span(range: RangeInclusive<Duration>) -> impl Fn(&DeValue<'_>) -> 
         }
         let (least, most) = (format_span(*range.start()), format_span(*range.end()));
         Err(Wrong::new(format!("{text:?} is out of range"), format!("write a span from \"{least}\" to \"{most}\"")))
+    }
+}
+
+/// A number for a span of time, or `false` for any number.
+pub(super) fn quota(value: &DeValue<'_>) -> Result<Option<Quota>, Wrong> {
+    const REMEDY: &str = "write a number and a span in quotes, such as \"60/1m\", or false for any number";
+    match value {
+        DeValue::Boolean(false) => Ok(None),
+        DeValue::String(text) => {
+            text.parse().map(Some).map_err(|error: NotAQuota| Wrong::new(error.to_string(), REMEDY))
+        }
+        _ => Err(expected("a number for a span of time", value, REMEDY)),
     }
 }
 

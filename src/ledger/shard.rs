@@ -1,23 +1,22 @@
-//! One shard of the ledger: its entries side by side, an index to find them, and two hands.
+//! One shard of a table: its entries side by side, an index to find them, and two hands.
 //!
 //! ```text
 //!   entries   | proven . . . . . . | on probation . . . . . |  room  |
 //!             0        ^hand       proven                   len      capacity
 //!
-//!   new ──remember──▶ probation ──recall──▶ proven
-//!        (full: one on      ▲                  │ (proven full: the one under the hand
-//!         probation goes)   └──────────────────┘  goes, if not recalled since its last lap)
+//!   new ──update──▶ probation ──recall──▶ proven
+//!        (full: one on    ▲                  │ (proven full: the one under the hand
+//!         probation goes) └──────────────────┘  goes, if not recalled since its last lap)
 //! ```
 //!
 //! An entry moves by changing places with another one; the index holds its number, so each move mends two numbers.
-//! A shard knows nothing of locks; time is an argument.
+//! A shard knows nothing of locks; time is an argument. Which keys have changed since they were last asked for is noted, if
+//! somebody wants to know ([`Shard::note_changes`]).
+
+use std::fmt::Debug;
 
 use ahash::RandomState;
-use hashbrown::HashTable;
-
-use crate::addr::ClientKey;
-use crate::screen::{Standing, Test, Tests};
-use crate::time::Timestamp;
+use hashbrown::{HashSet, HashTable};
 
 /// How many entries each newcomer makes us look at, in either part, for what has expired. More than the one that it adds: so
 /// the expired are swept faster than they can be added.
@@ -26,53 +25,41 @@ const SWEEP: usize = 4;
 /// Of how many entries on probation the one that holds least long gives way.
 const CANDIDATES: usize = 8;
 
-/// A [`ClientKey`] in parts of four bytes, so that an entry is 44 bytes and not 56.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Key {
-    bits: [u32; 2],
-    v6: bool,
+/// How many times as many changes as there is room for entries are noted: beyond that, those of entries that are gone are
+/// forgotten.
+const CHANGES: usize = 8;
+
+/// What an entry is found by.
+pub(super) trait Key: Copy + Eq + std::hash::Hash + Debug {
+    fn hashed(&self, hasher: &RandomState) -> u64;
 }
 
-impl Key {
-    pub(super) fn of(client: ClientKey) -> Self {
-        match client {
-            ClientKey::V4(bits) => Self { bits: [0, bits], v6: false },
-            ClientKey::V6(bits) => Self { bits: [(bits >> 32) as u32, bits as u32], v6: true },
-        }
-    }
-
-    /// An IPv4 client and an IPv6 network may share a hash: two keys at the most, and one number is hashed fastest.
-    pub(super) fn hash(self, hasher: &RandomState) -> u64 {
-        let [high, low] = self.bits;
-        hasher.hash_one(u64::from(high) << 32 | u64::from(low))
-    }
+/// What is kept of a key. The default is what is known of a key that has no entry.
+pub(super) trait Value: Clone + Default + Debug {
+    /// From when on it is as good as the default, in seconds since 1970.
+    fn ends(&self) -> u64;
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
-    bits: [u32; 2],
-    standing: Standing,
-    v6: bool,
+struct Entry<K, V> {
+    value: V,
+    key: K,
     /// Whether it was recalled since it was proven or the hand last came by. Means something among the proven only.
     recalled: bool,
 }
 
-impl Entry {
-    fn key(&self) -> Key {
-        Key { bits: self.bits, v6: self.v6 }
-    }
-
-    fn has_expired(&self, now: Timestamp) -> bool {
-        self.standing.expires().seconds() <= now.seconds()
+impl<K: Key, V: Value> Entry<K, V> {
+    fn has_expired(&self, now: u64) -> bool {
+        self.value.ends() <= now
     }
 }
 
 #[derive(Debug)]
-pub(super) struct Shard {
+pub(super) struct Shard<K, V> {
     /// From a client's hash to its entry's number.
     index: HashTable<u32>,
     /// The proven first, then those on probation.
-    entries: Vec<Entry>,
+    entries: Vec<Entry<K, V>>,
     /// How many are proven.
     proven: usize,
     /// The most entries.
@@ -85,9 +72,11 @@ pub(super) struct Shard {
     swept_proven: usize,
     /// Where sweeping goes on among those on probation, counted from the first of them.
     swept_probation: usize,
+    /// The keys whose entries have changed, if somebody wants to know.
+    changed: Option<HashSet<K, RandomState>>,
 }
 
-impl Shard {
+impl<K: Key, V: Value> Shard<K, V> {
     pub(super) fn new(room: usize) -> Self {
         Self {
             index: HashTable::new(),
@@ -98,6 +87,7 @@ impl Shard {
             hand: 0,
             swept_proven: 0,
             swept_probation: 0,
+            changed: None,
         }
     }
 
@@ -105,32 +95,90 @@ impl Shard {
         self.entries.len()
     }
 
+    /// From here on, notes which keys change.
+    pub(super) fn note_changes(&mut self, hasher: &RandomState) {
+        self.changed = Some(HashSet::with_hasher(hasher.clone()));
+    }
+
+    /// Counts all keys as changed.
+    pub(super) fn note_all(&mut self) {
+        if let Some(changed) = &mut self.changed {
+            changed.extend(self.entries.iter().map(|entry| entry.key));
+        }
+    }
+
+    /// The keys that have changed, at most `most` of them; they count as unchanged then.
+    pub(super) fn take_changes(&mut self, most: usize) -> Vec<K> {
+        let Some(changed) = &mut self.changed else { return Vec::new() };
+        let some: Vec<K> = changed.iter().take(most).copied().collect();
+        for key in &some {
+            changed.remove(key);
+        }
+        if changed.is_empty() {
+            changed.shrink_to(64);
+        }
+        some
+    }
+
+    fn note(&mut self, key: K) {
+        let most = self.room.saturating_mul(CHANGES);
+        if let Some(changed) = &mut self.changed
+            && changed.len() < most
+        {
+            changed.insert(key);
+        }
+    }
+
     /// What is known and has not expired; that it was asked for is noted.
-    pub(super) fn recall(&mut self, key: Key, hash: u64, now: Timestamp, hasher: &RandomState) -> Option<Standing> {
+    pub(super) fn recall(&mut self, key: K, hash: u64, now: u64, hasher: &RandomState) -> Option<V> {
         let slot = self.find(key, hash)?;
         let entry = self.entries.get_mut(slot)?;
         if entry.has_expired(now) {
             self.remove(slot, hasher);
             return None;
         }
-        let standing = entry.standing;
+        let value = entry.value.clone();
         if slot < self.proven {
             entry.recalled = true;
         } else {
             self.prove(slot, now, hasher);
         }
-        Some(standing)
+        Some(value)
     }
 
-    /// Adds `standing` to what is known, if anything in it holds.
-    pub(super) fn remember(&mut self, key: Key, hash: u64, standing: Standing, now: Timestamp, hasher: &RandomState) {
-        if let Some(entry) = self.find(key, hash).and_then(|slot| self.entries.get_mut(slot)) {
-            merge(&mut entry.standing, &standing);
-            return;
+    /// What is known, expired or not; that it was asked for makes no difference.
+    pub(super) fn peek(&self, key: K, hash: u64) -> Option<&V> {
+        self.find(key, hash).and_then(|slot| self.entries.get(slot)).map(|entry| &entry.value)
+    }
+
+    /// Changes what is known of `key`. If it means nothing then, it takes no place.
+    pub(super) fn update<T>(
+        &mut self,
+        key: K,
+        hash: u64,
+        now: u64,
+        hasher: &RandomState,
+        change: impl FnOnce(&mut V) -> T,
+    ) -> (V, T) {
+        if let Some(slot) = self.find(key, hash)
+            && let Some(entry) = self.entries.get_mut(slot)
+        {
+            if entry.has_expired(now) {
+                entry.value = V::default();
+            }
+            let answer = change(&mut entry.value);
+            let (value, expired) = (entry.value.clone(), entry.has_expired(now));
+            self.note(key);
+            if expired {
+                self.remove(slot, hasher);
+            }
+            return (value, answer);
         }
-        let entry = Entry { bits: key.bits, standing, v6: key.v6, recalled: false };
+        let mut entry = Entry { key, value: V::default(), recalled: false };
+        let answer = change(&mut entry.value);
+        let value = entry.value.clone();
         if self.room == 0 || entry.has_expired(now) {
-            return;
+            return (value, answer);
         }
         self.sweep(now, hasher);
         if self.entries.len() < self.room {
@@ -138,48 +186,64 @@ impl Shard {
         } else if let Some(slot) = self.victim() {
             self.replace(slot, entry, hash, hasher);
         }
+        (value, answer)
     }
 
-    pub(super) fn revoke(&mut self, key: Key, hash: u64, tests: Tests) {
-        if let Some(entry) = self.find(key, hash).and_then(|slot| self.entries.get_mut(slot)) {
-            tests.iter().for_each(|test| entry.standing.fail(test));
-        }
+    /// Takes in what was remembered by an earlier process, as a client that comes again.
+    pub(super) fn load(&mut self, key: K, hash: u64, value: V, now: u64, hasher: &RandomState) {
+        self.update(key, hash, now, hasher, |place| *place = value);
+        self.recall(key, hash, now, hasher);
+    }
+
+    /// Forgets `key`.
+    pub(super) fn forget(&mut self, key: K, hash: u64, hasher: &RandomState) -> bool {
+        let slot = self.find(key, hash);
+        slot.inspect(|slot| self.remove(*slot, hasher)).is_some()
+    }
+
+    /// All that is known, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = (K, &V)> {
+        self.entries.iter().map(|entry| (entry.key, &entry.value))
     }
 
     /// The number of the entry of `key`.
-    fn find(&self, key: Key, hash: u64) -> Option<usize> {
-        let is_it = |&slot: &u32| self.entries.get(slot as usize).is_some_and(|entry| entry.key() == key);
+    fn find(&self, key: K, hash: u64) -> Option<usize> {
+        let is_it = |&slot: &u32| self.entries.get(slot as usize).is_some_and(|entry| entry.key == key);
         self.index.find(hash, is_it).map(|&slot| slot as usize)
     }
 
     /// Adds an entry on probation; there is room.
-    fn push(&mut self, entry: Entry, hash: u64, hasher: &RandomState) {
+    fn push(&mut self, entry: Entry<K, V>, hash: u64, hasher: &RandomState) {
         if self.entries.len() == self.entries.capacity() {
             // By a quarter, not twofold: memory follows what is remembered.
             let more = (self.entries.len() / 4).max(16).min(self.room - self.entries.len());
             self.entries.reserve_exact(more);
         }
+        self.note(entry.key);
         self.entries.push(entry);
         self.enter(self.entries.len() - 1, hash, hasher);
     }
 
     /// Lets an entry give way to another one.
-    fn replace(&mut self, slot: usize, entry: Entry, hash: u64, hasher: &RandomState) {
+    fn replace(&mut self, slot: usize, entry: Entry<K, V>, hash: u64, hasher: &RandomState) {
         let Some(place) = self.entries.get_mut(slot) else { return };
-        let old = std::mem::replace(place, entry);
-        self.strike(old.key(), slot, hasher);
+        let (old, new) = (place.key, entry.key);
+        *place = entry;
+        self.note(old);
+        self.note(new);
+        self.strike(old, slot, hasher);
         self.enter(slot, hash, hasher);
     }
 
     /// Puts the number of the entry with `hash` into the index.
     fn enter(&mut self, slot: usize, hash: u64, hasher: &RandomState) {
-        let hash_of = |&slot: &u32| self.entries.get(slot as usize).map_or(0, |entry| entry.key().hash(hasher));
+        let hash_of = |&slot: &u32| self.entries.get(slot as usize).map_or(0, |entry| entry.key.hashed(hasher));
         self.index.insert_unique(hash, slot as u32, hash_of);
     }
 
     /// Takes the number of the entry of `key` out of the index.
-    fn strike(&mut self, key: Key, slot: usize, hasher: &RandomState) {
-        if let Ok(found) = self.index.find_entry(key.hash(hasher), |&other| other as usize == slot) {
+    fn strike(&mut self, key: K, slot: usize, hasher: &RandomState) {
+        if let Ok(found) = self.index.find_entry(key.hashed(hasher), |&other| other as usize == slot) {
             found.remove();
         }
     }
@@ -188,7 +252,7 @@ impl Shard {
     /// one that the hand comes to, unless that one was recalled since its last lap and so has earned another.
     ///
     /// One step, and not as many as it takes: else a lap could be over in one call, and its marks would protect nobody.
-    fn prove(&mut self, slot: usize, now: Timestamp, hasher: &RandomState) {
+    fn prove(&mut self, slot: usize, now: u64, hasher: &RandomState) {
         if self.proven < self.proven_room {
             self.swap(slot, self.proven, hasher);
             self.proven += 1;
@@ -207,7 +271,7 @@ impl Shard {
     }
 
     /// Drops what has expired among the next few of either part.
-    fn sweep(&mut self, now: Timestamp, hasher: &RandomState) {
+    fn sweep(&mut self, now: u64, hasher: &RandomState) {
         for _ in 0..SWEEP.min(self.proven) {
             if self.swept_proven >= self.proven {
                 self.swept_proven = 0;
@@ -226,7 +290,7 @@ impl Shard {
         }
     }
 
-    fn remove_if_expired(&mut self, slot: usize, now: Timestamp, hasher: &RandomState) -> bool {
+    fn remove_if_expired(&mut self, slot: usize, now: u64, hasher: &RandomState) -> bool {
         let expired = self.entries.get(slot).is_some_and(|entry| entry.has_expired(now));
         if expired {
             self.remove(slot, hasher);
@@ -239,7 +303,7 @@ impl Shard {
     fn victim(&mut self) -> Option<usize> {
         let on_probation = self.entries.len() - self.proven;
         let next = (0..CANDIDATES.min(on_probation)).map(|n| self.proven + (self.swept_probation + n) % on_probation);
-        let victim = next.min_by_key(|&slot| self.entries.get(slot).map(|entry| entry.standing.expires()));
+        let victim = next.min_by_key(|&slot| self.entries.get(slot).map(|entry| entry.value.ends()));
         self.swept_probation += CANDIDATES - SWEEP;
         victim
     }
@@ -259,7 +323,8 @@ impl Shard {
         let Some(last) = self.entries.len().checked_sub(1) else { return };
         self.swap(slot, last, hasher);
         if let Some(entry) = self.entries.pop() {
-            self.strike(entry.key(), last, hasher);
+            self.note(entry.key);
+            self.strike(entry.key, last, hasher);
         }
     }
 
@@ -271,7 +336,7 @@ impl Shard {
         if a == b {
             return;
         }
-        let (first, second) = (first.key().hash(hasher), second.key().hash(hasher));
+        let (first, second) = (first.key.hashed(hasher), second.key.hashed(hasher));
         let (a, b) = (a as u32, b as u32);
         for (hash, from, to) in [(first, a, NONE), (second, b, a), (first, NONE, b)] {
             if let Some(slot) = self.index.find_mut(hash, |&slot| slot == from) {
@@ -282,18 +347,11 @@ impl Shard {
     }
 }
 
-/// Adds the passes of `more` to `standing`; the longer one stays.
-fn merge(standing: &mut Standing, more: &Standing) {
-    for test in Test::ALL {
-        standing.pass(test, more.until(test));
-    }
-}
-
 #[cfg(test)]
-impl Shard {
+impl<K: Key, V: Value> Shard<K, V> {
     /// Memory taken.
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.entries.capacity() * size_of::<Entry>() + self.index.allocation_size()
+        size_of::<Self>() + self.entries.capacity() * size_of::<Entry<K, V>>() + self.index.allocation_size()
     }
 
     /// Panics unless index and entries agree and the bounds hold.
@@ -302,7 +360,7 @@ impl Shard {
         assert!(self.proven <= self.entries.len() && self.proven <= self.proven_room);
         assert_eq!(self.index.len(), self.entries.len());
         for (slot, entry) in self.entries.iter().enumerate() {
-            assert_eq!(self.find(entry.key(), entry.key().hash(hasher)), Some(slot));
+            assert_eq!(self.find(entry.key, entry.key.hashed(hasher)), Some(slot));
         }
     }
 }
@@ -310,16 +368,18 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::table::ClientId;
+    use crate::screen::Standing;
 
     #[test]
     fn an_entry_is_small() {
-        assert_eq!(size_of::<Entry>(), 44);
+        assert_eq!(size_of::<Entry<ClientId, Standing>>(), 44);
     }
 
     #[test]
     fn there_is_always_a_place_for_a_newcomer() {
         for room in 1..100 {
-            assert!(Shard::new(room).proven_room < room);
+            assert!(Shard::<ClientId, Standing>::new(room).proven_room < room);
         }
     }
 }

@@ -74,6 +74,21 @@ pub enum Header {
     Closed,
 }
 
+/// The limit that a connection was turned away for at the door.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Limit {
+    /// Sessions at once of one client.
+    Client,
+    /// Sessions at once of one prefix.
+    Prefix,
+    /// New sessions of one client over time.
+    Rate,
+    /// Sessions at once in all.
+    Total,
+    /// Those of them that are kept free for others.
+    Reserved,
+}
+
 macro_rules! words {
     ($($kind:ident { $($variant:ident => $word:literal),* $(,)? })*) => { $(
         impl $kind {
@@ -96,6 +111,9 @@ words! {
     Header {
         Client => "client", Itself => "itself", Untrusted => "untrusted", Missing => "missing",
         Malformed => "malformed", TooLong => "too-long", Late => "late", Closed => "closed",
+    }
+    Limit {
+        Client => "client", Prefix => "prefix", Rate => "rate", Total => "total", Reserved => "reserved",
     }
 }
 
@@ -120,6 +138,7 @@ pub(super) struct Families {
     accept_errors: IntCounterVec,
     handshakes: IntCounterVec,
     headers: IntCounterVec,
+    limited: IntCounterVec,
 }
 
 /// The counters of one gate. Each verb is an atomic addition.
@@ -144,6 +163,7 @@ pub struct Gate {
     handshakes: IntCounter,
     handshakes_failed: Each<HandshakeFailure, IntCounter, { HandshakeFailure::ALL.len() }>,
     headers: Each<Header, IntCounter, { Header::ALL.len() }>,
+    limited: Each<Limit, IntCounter, { Limit::ALL.len() }>,
 }
 
 /// One metric for each word of a closed enum. A handful, looked at one after the other.
@@ -230,6 +250,11 @@ impl Gate {
     /// A PROXY header that had to come came, or did not.
     pub fn proxy_header(&self, header: Header) {
         self.headers.count(header);
+    }
+
+    /// A connection was turned away at the door for a limit.
+    pub fn limited(&self, limit: Limit) {
+        self.limited.count(limit);
     }
 
     fn add(&self, state: State, n: i64) {
@@ -338,6 +363,11 @@ impl Families {
                 "Connections to gates behind a load balancer, by what came of their PROXY headers.",
                 &["gate", "result"],
             ),
+            limited: counter(
+                "limit_refusals_total",
+                "Connections that were turned away at the door, by the limit that they were over.",
+                &["gate", "limit"],
+            ),
         }
     }
 
@@ -367,6 +397,7 @@ impl Families {
             handshakes: with(&self.handshakes, "ok"),
             handshakes_failed: Each::new(HandshakeFailure::ALL, |kind| with(&self.handshakes, kind.name())),
             headers: Each::new(Header::ALL, |header| with(&self.headers, header.name())),
+            limited: Each::new(Limit::ALL, |limit| with(&self.limited, limit.name())),
         }
     }
 }

@@ -8,11 +8,12 @@
 //! [`Gate`]'s own verbs. Figures that others keep (lists, ledger, journal) are asked for when somebody scrapes:
 //! [`Sources`]. No type of the library shows.
 
+pub mod bans;
 mod gate;
 mod shared;
 mod sources;
 
-pub use gate::{AcceptError, BackendFailure, Gate, Header, Presence, State};
+pub use gate::{AcceptError, BackendFailure, Gate, Header, Limit, Presence, State};
 pub use sources::{CertificateState, Sources, ZoneState};
 
 use std::collections::HashMap;
@@ -46,6 +47,7 @@ pub struct Metrics {
     /// Held while one is added, so that none is added twice.
     adding: Mutex<()>,
     sources: Arc<Sources>,
+    bans: bans::Bans,
     reload_successful: IntGauge,
     reload_time: IntGauge,
 }
@@ -73,6 +75,7 @@ impl Metrics {
         let families = Families::register(&registry);
         let sources = Arc::<Sources>::default();
         register(&registry, sources::Asked(Arc::clone(&sources)));
+        let bans = bans::Bans::new(&registry);
         let build = Opts::new("build_info", "Version of gatepost; always 1.")
             .const_label("version", env!("CARGO_PKG_VERSION"))
             .const_label("revision", option_env!("GATEPOST_REVISION").unwrap_or("unknown"));
@@ -95,6 +98,7 @@ impl Metrics {
             gates: ArcSwap::default(),
             adding: Mutex::new(()),
             sources,
+            bans,
             reload_successful,
             reload_time,
         }
@@ -136,6 +140,11 @@ impl Metrics {
     /// A configuration was read and could not be used; the one before stays in force.
     pub fn reload_failed(&self) {
         self.reload_successful.set(0);
+    }
+
+    /// What is counted of bans.
+    pub fn bans(&self) -> &bans::Bans {
+        &self.bans
     }
 
     /// Whom to ask for the figures that others keep.
@@ -197,6 +206,7 @@ mod tests {
         metrics.reload_succeeded(Timestamp::from_seconds(1_700_000_000));
         metrics.sources().set_ledger_entries(|| 42);
         metrics.sources().set_journal_lost(|| 3);
+        metrics.sources().set_stress(|| true);
         metrics.sources().set_certificates(|| {
             let of = |not_after| CertificateState { gate: "mx".into(), name: "mx.example".into(), not_after };
             vec![of(1_900_000_000), of(1_800_000_000)]
@@ -232,6 +242,8 @@ mod tests {
             "accept_errors_total",
             "tls_handshakes_total",
             "proxy_headers_total",
+            "limit_refusals_total",
+            "stress",
             "tls_certificate_not_after_timestamp_seconds",
             "dnsbl_queries_total",
             "dnsbl_zone_up",
@@ -321,6 +333,7 @@ mod tests {
         gate.handed_off(Duration::from_millis(3));
         gate.backend_failed(BackendFailure::Refused);
         gate.accept_failed(AcceptError::Resources);
+        gate.limited(Limit::Reserved);
         gate.proxy_header(Header::Client);
         gate.proxy_header(Header::TooLong);
         gate.tls_handshake(None);
@@ -331,6 +344,8 @@ mod tests {
             ("gatepost_handoff_duration_seconds_count{gate=\"mx\"}", 1.0),
             ("gatepost_backend_failures_total{gate=\"mx\",kind=\"refused\"}", 1.0),
             ("gatepost_accept_errors_total{gate=\"mx\",kind=\"resources\"}", 1.0),
+            ("gatepost_limit_refusals_total{gate=\"mx\",limit=\"reserved\"}", 1.0),
+            ("gatepost_limit_refusals_total{gate=\"mx\",limit=\"rate\"}", 0.0),
             ("gatepost_proxy_headers_total{gate=\"mx\",result=\"client\"}", 1.0),
             ("gatepost_proxy_headers_total{gate=\"mx\",result=\"too-long\"}", 1.0),
             ("gatepost_proxy_headers_total{gate=\"mx\",result=\"untrusted\"}", 0.0),
@@ -361,6 +376,7 @@ mod tests {
         let metrics = full();
         assert_eq!(value(&metrics, "gatepost_ledger_entries"), 42.0);
         assert_eq!(value(&metrics, "gatepost_journal_lost_total"), 3.0);
+        assert_eq!(value(&metrics, "gatepost_stress"), 1.0);
         let ends = "gatepost_tls_certificate_not_after_timestamp_seconds{gate=\"mx\",name=\"mx.example\"}";
         assert_eq!(value(&metrics, ends), 1_800_000_000.0, "of two for one name, the one that ends first");
         let listed = "gatepost_dnsbl_queries_total{result=\"listed\",zone=\"list.example\"}";

@@ -14,128 +14,38 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::network;
-use crate::addr;
+use super::ranges::FirstMatch;
 
 /// What the list says of a network.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Access {
     /// Every test counts as passed: handed off at once.
     Allow,
     /// Turned away at accept.
     Deny,
     /// Tested like any stranger, whatever a later entry says.
+    #[default]
     Test,
 }
 
-/// An ordered list of networks.
-///
-/// Made once, asked on every accept: the networks are flattened into the ranges between which the answer changes, so
-/// that a look-up is one binary search. Two lists are equal if they say the same of every client.
+/// An ordered list of networks. Two lists are equal if they say the same of every client.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct AccessList {
-    v4: Ranges<u32>,
-    v6: Ranges<u128>,
-}
+pub struct AccessList(FirstMatch<Access>);
 
 impl AccessList {
     /// The list of `entries`, in order.
     pub fn new(entries: Vec<(IpNet, Access)>) -> Self {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for (rank, (net, access)) in entries.into_iter().enumerate() {
-            match network::canonical(net) {
-                IpNet::V4(net) => {
-                    let (first, last) = (net.network().to_bits(), net.broadcast().to_bits());
-                    v4.push(Span { first, last, rank, access });
-                }
-                IpNet::V6(net) => {
-                    let (first, last) = (net.network().to_bits(), net.broadcast().to_bits());
-                    v6.push(Span { first, last, rank, access });
-                }
-            }
-        }
-        Self {
-            v4: Ranges::flatten(v4, |last| last.checked_add(1)),
-            v6: Ranges::flatten(v6, |last| last.checked_add(1)),
-        }
+        Self(FirstMatch::new(entries))
+    }
+
+    /// The networks that are allowed.
+    pub fn allowed(&self) -> Vec<IpNet> {
+        self.0.networks(Access::Allow)
     }
 
     /// What the first matching entry says of `client`; [`Access::Test`] if none matches.
     pub fn look_up(&self, client: IpAddr) -> Access {
-        match addr::canonical(client) {
-            IpAddr::V4(v4) => self.v4.at(v4.to_bits()),
-            IpAddr::V6(v6) => self.v6.at(v6.to_bits()),
-        }
-    }
-}
-
-/// The addresses of one network, and its place in the list.
-struct Span<T> {
-    first: T,
-    last: T,
-    rank: usize,
-    access: Access,
-}
-
-/// Where the answer changes, in order: from each address on, up to the next one, the list says that.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Ranges<T> {
-    /// The answers apart from the addresses, so that a search touches little memory.
-    from: Vec<T>,
-    says: Vec<Access>,
-}
-
-impl<T> Default for Ranges<T> {
-    fn default() -> Self {
-        Self { from: Vec::new(), says: Vec::new() }
-    }
-}
-
-impl<T: Copy + Ord> Ranges<T> {
-    /// Any two networks are apart, or one lies within the other; so, in order of their first addresses, those around the
-    /// present address are a stack. Each level of it holds the earliest entry up to there, which is the first match.
-    fn flatten(mut spans: Vec<Span<T>>, after: impl Fn(T) -> Option<T>) -> Self {
-        spans.sort_by(|a, b| a.first.cmp(&b.first).then(b.last.cmp(&a.last)).then(a.rank.cmp(&b.rank)));
-        let mut ranges = Self::default();
-        let mut around: Vec<Span<T>> = Vec::new();
-        for mut span in spans {
-            ranges.leave(&mut around, Some(span.first), &after);
-            if let Some(outer) = around.last().filter(|outer| outer.rank < span.rank) {
-                (span.rank, span.access) = (outer.rank, outer.access);
-            }
-            ranges.change(span.first, span.access);
-            around.push(span);
-        }
-        ranges.leave(&mut around, None, &after);
-        ranges
-    }
-
-    /// Takes those off the stack that end before `next`; all of them if there is none.
-    fn leave(&mut self, around: &mut Vec<Span<T>>, next: Option<T>, after: &impl Fn(T) -> Option<T>) {
-        while let Some(inner) = around.pop_if(|inner| next.is_none_or(|next| inner.last < next)) {
-            let outside = around.last().map_or(Access::Test, |outer| outer.access);
-            if let Some(from) = after(inner.last) {
-                self.change(from, outside);
-            }
-        }
-    }
-
-    /// From `from` on, the list says `access`. A later word about the same address counts; one that changes nothing is
-    /// left out.
-    fn change(&mut self, from: T, access: Access) {
-        if self.from.last() == Some(&from) {
-            self.from.pop();
-            self.says.pop();
-        }
-        if self.says.last().copied().unwrap_or(Access::Test) != access {
-            self.from.push(from);
-            self.says.push(access);
-        }
-    }
-
-    fn at(&self, address: T) -> Access {
-        let behind = self.from.partition_point(|&from| from <= address);
-        behind.checked_sub(1).and_then(|at| self.says.get(at)).copied().unwrap_or(Access::Test)
+        self.0.look_up(client)
     }
 }
 
@@ -146,6 +56,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::network;
     use super::*;
 
     fn list(entries: &[(&str, Access)]) -> AccessList {
@@ -203,7 +114,7 @@ mod tests {
             (IpNet::new(Ipv4Addr::from(bits).into(), 16 + (n % 17) as u8).unwrap(), access)
         });
         let list = AccessList::new(entries.collect());
-        assert!(list.v4.from.len() <= 20_000);
+        assert!(list.0.len() <= 20_000);
         let begin = Instant::now();
         let denied =
             (0..100_000u32).filter(|n| list.look_up(Ipv4Addr::from(n.wrapping_mul(40_503_001)).into()) == Access::Deny);
@@ -236,6 +147,21 @@ mod tests {
         let client = client.to_canonical();
         let found = entries.iter().find(|(net, _)| network::canonical(*net).contains(&client));
         found.map_or(Access::Test, |&(_, access)| access)
+    }
+
+    #[test]
+    fn the_allowed_are_told_as_networks() {
+        let net = |text: &str| network::parse(text).unwrap();
+        let list = AccessList::new(vec![
+            (net("192.0.2.64/26"), Access::Deny),
+            (net("192.0.2.0/24"), Access::Allow),
+            (net("2001:db8::/32"), Access::Allow),
+            (net("255.255.255.255"), Access::Allow),
+        ]);
+        let allowed = ["192.0.2.0/26", "192.0.2.128/25", "255.255.255.255/32", "2001:db8::/32"].map(net);
+        assert_eq!(list.allowed(), allowed);
+        assert_eq!(AccessList::default().allowed(), []);
+        assert_eq!(AccessList::new(vec![(net("::/0"), Access::Allow)]).allowed(), [net("::/0")]);
     }
 
     proptest! {

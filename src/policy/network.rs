@@ -87,22 +87,31 @@ pub fn parse(text: &str) -> Result<IpNet, NotANetwork> {
     Ok(canonical(network))
 }
 
-/// Reads one CIDR or address a line. Empty lines, and what follows a `#`, do not count. All bad lines are reported.
+/// Reads one CIDR or address a line. Empty lines, and what follows a `#` or a `;`, do not count. All bad lines are reported.
 pub fn parse_lines(text: &str) -> Result<Vec<IpNet>, Vec<BadLine>> {
     let (mut networks, mut bad) = (Vec::new(), Vec::new());
-    // An editor of another system may have put a byte order mark in front.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    for (number, line) in text.lines().enumerate() {
-        let entry = line.split('#').next().unwrap_or_default().trim();
-        if entry.is_empty() {
-            continue;
-        }
-        match parse(entry) {
+    for entry in lines(text) {
+        match entry {
             Ok(network) => networks.push(network),
-            Err(problem) => bad.push(BadLine { line: number + 1, problem }),
+            Err(problem) => bad.push(problem),
         }
     }
     if bad.is_empty() { Ok(networks) } else { Err(bad) }
+}
+
+/// The entries of a file, as [`parse_lines`] reads them, one by one: for files that may be large.
+pub fn lines(text: &str) -> impl Iterator<Item = Result<IpNet, BadLine>> {
+    // An editor of another system may have put a byte order mark in front.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    text.lines().zip(1..).filter_map(|(line, number)| {
+        let entry = entry(line);
+        (!entry.is_empty()).then(|| parse(entry).map_err(|problem| BadLine { line: number, problem }))
+    })
+}
+
+/// What counts of a line: what is before a comment.
+pub fn entry(line: &str) -> &str {
+    line.split(['#', ';']).next().unwrap_or_default().trim()
 }
 
 /// The network without host bits, and as IPv4 if it lies within `::ffff:0:0/96`. A wider IPv6 network says nothing of
@@ -168,6 +177,12 @@ mod tests {
         let text = "\u{feff}# ours\n192.0.2.0/24 # the office\r\n\n  2001:db8::/32\n";
         let networks = parse_lines(text).unwrap();
         assert_eq!(networks.iter().map(IpNet::to_string).collect::<Vec<_>>(), ["192.0.2.0/24", "2001:db8::/32"]);
+
+        // As Spamhaus writes them.
+        let text =
+            "; Spamhaus DROP List\r\n; Expires: never\r\n\r\n1.10.16.0/20 ; SBL256894\r\n2.56.192.0/22;SBL459831\r\n";
+        let networks = parse_lines(text).unwrap();
+        assert_eq!(networks.iter().map(IpNet::to_string).collect::<Vec<_>>(), ["1.10.16.0/20", "2.56.192.0/22"]);
 
         let bad = parse_lines("192.0.2.0/24\nnonsense\n#\n10.0.0.1/8\n").unwrap_err();
         assert_eq!(bad.iter().map(|bad| bad.line).collect::<Vec<_>>(), [2, 4]);

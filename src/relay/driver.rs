@@ -4,6 +4,9 @@
 //! from both sides, lets the machine work through it, and writes what that has made, so that what belongs together
 //! leaves in one piece. A side is read only while there is room for its bytes, and there is room again when the other
 //! side has taken some: a side that is slow slows the other, and one that takes nothing at all runs into its deadline.
+//!
+//! A reply that the [`Warden`] delays is held back before it is written, and nothing else goes on meanwhile: neither side's
+//! bytes are looked at, and nobody's time passes. The client is read as far as there is room, so that it is seen if it leaves.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -15,12 +18,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::buffer::SIZE;
-use super::ending::{End, Event, ProtocolFault, Tally, Wait};
+use super::ending::{End, ProtocolFault, Tally, Wait};
 use super::flow::Flow;
 use super::machine::{Machine, Step};
 use super::waits::{self, Pace, Waits};
 use super::wire::{self, NoBackend, NoTls, Renewal};
-use super::{Opening, Settings, Trace, Wire};
+use super::{Attempt, Opening, Settings, Trace, Warden, Wire};
 use crate::smtp::reply::REPLY_LIMIT;
 
 /// How long gatepost goes on reading from a client that it has said its last word to. A connection that is closed with
@@ -52,15 +55,16 @@ pub struct Ending {
 ///
 /// When `shutdown` is ready, the client is turned away with 421 as soon as no command is unanswered and no transaction
 /// open. How long that may take, and what becomes of connections on which TLS has begun, is for the caller to decide, who
-/// may drop the future at any time; `on_event` has been told by then of everything that had happened.
+/// may drop the future at any time; `warden` has been told by then of everything that had happened, and is then told of
+/// an attempt that never will be finished.
 pub async fn run<C: Wire, B: Wire>(
     sides: Sides<C, B>,
     opening: Opening,
     settings: &Settings,
     shutdown: impl Future<Output = ()>,
-    on_event: impl FnMut(Event),
+    warden: impl Warden,
 ) -> Ending {
-    run_traced(sides, opening, settings, None, shutdown, on_event).await
+    run_traced(sides, opening, settings, None, shutdown, warden).await
 }
 
 /// The same, with a header field on top of each message if there is a `trace`.
@@ -70,7 +74,7 @@ pub async fn run_traced<C: Wire, B: Wire>(
     settings: &Settings,
     trace: Option<Trace>,
     shutdown: impl Future<Output = ()>,
-    on_event: impl FnMut(Event),
+    warden: impl Warden,
 ) -> Ending {
     let Sides { mut client, client_bytes, mut backend, backend_bytes } = sides;
     let mut relay = Relay {
@@ -78,7 +82,8 @@ pub async fn run_traced<C: Wire, B: Wire>(
         down: Flow::new(&backend_bytes, REPLY_LIMIT),
         machine: Machine::traced(settings, opening, client.tls(), trace),
         settings,
-        on_event,
+        warden,
+        held: None,
         waits: Waits::default(),
         backend_deaf: false,
         draining: false,
@@ -86,6 +91,9 @@ pub async fn run_traced<C: Wire, B: Wire>(
         splice: cfg!(target_os = "linux"),
     };
     drop((client_bytes, backend_bytes));
+    if !relay.warden.offers_auth() {
+        relay.machine.withhold_auth();
+    }
     let end = {
         let mut shutdown = pin!(shutdown);
         let mut sleep = pin!(sleep_until(waits::until(Instant::now(), settings.timeouts.command)));
@@ -111,6 +119,7 @@ pub async fn run_traced<C: Wire, B: Wire>(
             }
         }
     };
+    relay.break_off(Some(end));
     // At once: nothing half done is to wait there for the client to have read its last words.
     drop(backend);
     relay.part(&mut client, end).await;
@@ -135,14 +144,16 @@ struct Ends<'e, C, B> {
     backend: &'e mut B,
 }
 
-struct Relay<'s, E> {
+struct Relay<'s, W: Warden> {
     machine: Machine,
     /// From the client to the backend.
     up: Flow,
     /// From the backend to the client.
     down: Flow,
     settings: &'s Settings,
-    on_event: E,
+    warden: W,
+    /// Until when the reply to an AUTH exchange is held back. Boxed: most relays never hold one.
+    held: Option<Pin<Box<Sleep>>>,
     waits: Waits,
     /// Whether writing to the backend has failed. What it said last may still be worth reading.
     backend_deaf: bool,
@@ -153,7 +164,13 @@ struct Relay<'s, E> {
     splice: bool,
 }
 
-impl<E: FnMut(Event)> Relay<'_, E> {
+impl<W: Warden> Drop for Relay<'_, W> {
+    fn drop(&mut self) {
+        self.break_off(None);
+    }
+}
+
+impl<W: Warden> Relay<'_, W> {
     fn poll<C: Wire, B: Wire>(
         &mut self,
         cx: &mut Context<'_>,
@@ -246,7 +263,8 @@ impl<E: FnMut(Event)> Relay<'_, E> {
     fn move_bytes<C: Wire, B: Wire>(&mut self, cx: &mut Context<'_>, ends: &mut Ends<'_, C, B>) -> Result<(), Turn> {
         loop {
             let mut moved = self.read(cx, ends)?;
-            moved |= self.advance().map_err(Turn::Over)?;
+            self.release(cx);
+            moved |= self.advance(cx).map_err(Turn::Over)?;
             moved |= self.write(cx, ends)?;
             if self.machine.is_opaque() {
                 self.pass_on_ends(cx, ends)?;
@@ -290,24 +308,25 @@ impl<E: FnMut(Event)> Relay<'_, E> {
     /// Lets the machine work through what has been read, as far as there is room for what it makes of it.
     ///
     /// The backend first: what its reply means can depend on whether the client has waited for it.
-    fn advance(&mut self) -> Result<bool, End> {
+    fn advance(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
         loop {
             let before = moved;
             moved = false;
-            while self.down.has_room() {
+            while self.held.is_none() && self.down.has_room() {
                 let waiting = !self.up.unseen().is_empty();
                 match self.machine.backend_step(self.down.unseen(), self.down.eof, waiting) {
                     Step::Pass(count) => self.down.pass(count),
                     Step::Replace { take, with } => self.down.replace(take, &with),
-                    // Of the backend's bytes, the machine never says the other three.
-                    Step::Wait | Step::Hold | Step::Answer { .. } | Step::Drop(_) | Step::StartTls => break,
+                    // Of the backend's bytes, the machine never says the other four.
+                    Step::Wait | Step::Hold => break,
+                    Step::Answer { .. } | Step::Drop(_) | Step::StartTls | Step::AskLeave => break,
                     Step::Close(end) => return Err(end),
                 }
                 moved = true;
                 self.tell();
             }
-            while self.up.has_room() && self.down.has_room() {
+            while self.held.is_none() && self.up.has_room() && self.down.has_room() {
                 match self.machine.client_step(self.up.unseen(), self.up.eof) {
                     Step::Pass(count) => self.up.pass(count),
                     Step::Replace { take, with } => self.up.replace(take, &with),
@@ -316,6 +335,12 @@ impl<E: FnMut(Event)> Relay<'_, E> {
                         self.down.replace(0, with);
                     }
                     Step::Drop(take) => self.up.replace(take, b""),
+                    Step::AskLeave => match self.warden.poll_attempt(cx) {
+                        Poll::Ready(attempt) => self.machine.may_try(attempt == Attempt::Go),
+                        // The machine will not have it wait.
+                        Poll::Pending if self.up.eof => {}
+                        Poll::Pending => break,
+                    },
                     Step::Wait | Step::Hold | Step::StartTls => break,
                     Step::Close(end) => return Err(end),
                 }
@@ -330,7 +355,34 @@ impl<E: FnMut(Event)> Relay<'_, E> {
 
     fn tell(&mut self) {
         if let Some(event) = self.machine.take_event() {
-            (self.on_event)(event);
+            self.warden.event(event);
+        }
+        if let Some(finished) = self.machine.take_finished() {
+            let aftermath = self.warden.finished(finished);
+            self.machine.settle(aftermath);
+            let delay = aftermath.delay.filter(|delay| !delay.is_zero() && !self.draining);
+            self.held = delay.map(|delay| Box::pin(sleep_until(waits::until(Instant::now(), delay))));
+        }
+    }
+
+    /// Lets go of a reply that is held back, if that is over: in its time, when the warden says so, and when somebody is to
+    /// leave or has left.
+    fn release(&mut self, cx: &mut Context<'_>) {
+        if let Some(until) = &mut self.held
+            && (self.draining
+                || self.up.eof
+                || until.as_mut().poll(cx).is_ready()
+                || self.warden.poll_release(cx).is_ready())
+        {
+            self.held = None;
+            self.warden.released();
+        }
+    }
+
+    /// Tells of an attempt that is not finished and never will be.
+    fn break_off(&mut self, end: Option<End>) {
+        if let Some(finished) = self.machine.break_off(end) {
+            self.warden.finished(finished);
         }
     }
 
@@ -350,7 +402,11 @@ impl<E: FnMut(Event)> Relay<'_, E> {
             }
             Poll::Pending => {}
         }
-        match self.down.poll_write(cx, ends.client) {
+        let to_client = match self.held {
+            Some(_) => Poll::Pending,
+            None => self.down.poll_write(cx, ends.client),
+        };
+        match to_client {
             Poll::Ready(Ok(())) => moved = true,
             Poll::Ready(Err(_)) => return Err(Turn::Over(self.torn(End::ClientReset))),
             Poll::Pending => {}
@@ -387,10 +443,14 @@ impl<E: FnMut(Event)> Relay<'_, E> {
             let moved = self.up.written + self.down.written + self.client_bytes;
             return waits::Now { client: Some((Wait::Idle, moved)), ..waits::Now::default() };
         }
+        let takes = |flow: &Flow| Pace { waiting: flow.is_blocked(), moved: flow.written };
+        if self.held.is_some() {
+            let (backend_write, messages) = (takes(&self.up), self.machine.messages());
+            return waits::Now { backend_write, messages, ..waits::Now::default() };
+        }
         let acts = self.machine.acts();
         let client = self.machine.client_wait().filter(|_| !self.up.is_blocked());
         let backend = self.machine.backend_wait().filter(|_| !self.down.is_blocked());
-        let takes = |flow: &Flow| Pace { waiting: flow.is_blocked(), moved: flow.written };
         waits::Now {
             client: client.filter(|&wait| wait != Wait::Data).map(|wait| (wait, acts.client)),
             backend: backend.map(|wait| (wait, acts.backend)),

@@ -31,10 +31,15 @@ pub enum Event {
 pub enum AuthOutcome {
     /// 2yz: the client is who it says it is.
     Succeeded,
-    /// 535, or IceWarp's 501 5.7.0: the credentials were wrong.
+    /// 535, or IceWarp's 501 5.7.0: the credentials were wrong. Also any 5yz once the backend has met complete credentials
+    /// with another challenge, as OAuth mechanisms are refused, even if the client cancels then.
     Failed,
-    /// The client cancelled, or the backend would not or could not judge (454, 501, 504, 530, 534, 538, …).
+    /// The client cancelled, or the backend would not or could not judge (454, 501, 504, 530, 534, 538, …), or the
+    /// connection ended before it had, and that was not the client's doing.
     Undecided,
+    /// The client broke off when all was said, and did not wait for the verdict. Who takes a slow reply for a refusal
+    /// guesses so without ever being refused.
+    Abandoned,
 }
 
 /// A 4yz or 5yz reply of the backend.
@@ -114,6 +119,18 @@ pub enum End {
     Opaque,
 }
 
+impl End {
+    /// Whether the client brought it about, or let its time pass.
+    pub(super) fn is_the_clients(self) -> bool {
+        match self {
+            Self::Quit | Self::ClientEof | Self::ClientReset | Self::ProtocolFault(_) | Self::NoTls => true,
+            Self::TimedOut(wait) => !matches!(wait, Wait::Reply | Wait::EndOfData | Wait::BackendWrite),
+            Self::BackendEof | Self::BackendRefused(_) | Self::BackendFault(_) => false,
+            Self::Shutdown | Self::NoBackend | Self::Opaque => false,
+        }
+    }
+}
+
 /// What a backend must not say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BackendFault {
@@ -142,6 +159,12 @@ pub enum ProtocolFault {
     Chunk,
     /// A line of an AUTH exchange that is none.
     AuthLine,
+    /// More lines in one AUTH exchange than allowed.
+    AuthLines,
+    /// More AUTH exchanges that failed than allowed.
+    AuthFailures,
+    /// AUTH by a client that may not try it now.
+    AuthRefused,
     /// Bytes behind STARTTLS before its reply (CVE-2011-0411 and its kin).
     BehindStartTls,
     /// Bytes behind DATA before its reply, which was a refusal.

@@ -8,6 +8,8 @@
 //! | recipients | with each transaction | 452 4.5.3; after as many again, an error |
 //! | commands that bring no message on its way | when the backend has taken a message | 421 |
 //! | all commands | when the backend has taken a message | 421 |
+//! | AUTH exchanges that failed | never | 421, behind the reply to the last that may fail |
+//! | lines of an AUTH exchange | with each exchange | 421 |
 
 use std::time::Duration;
 
@@ -20,12 +22,16 @@ pub struct Limits {
     /// RCPT commands in one transaction; RFC 5321 §4.5.3.1.8 asks for 100 at least. Beyond it the answer is 452
     /// (§4.5.3.1.10), so that the client sends the message to those it got in, and comes again for the rest.
     pub recipients: u32,
-    /// Commands that bring no message on its way (NOOP, RSET, VRFY, EXPN, HELP, ETRN, HELO, EHLO), from one message that
+    /// Commands that bring no message on its way (NOOP, RSET, VRFY, EXPN, HELP, ETRN, HELO, EHLO, AUTH), from one message that
     /// the backend takes to the next. Beyond it, 421.
     pub idle_commands: u32,
     /// All commands, from one message that the backend takes to the next: a large one may come in many chunks. Beyond
     /// it, 421.
     pub message_commands: u32,
+    /// AUTH exchanges that fail; behind the reply to the last of them comes 421. 0: any number.
+    pub auth_failures: u32,
+    /// The client's lines in one AUTH exchange, its command apart. Beyond it, 421.
+    pub auth_lines: u32,
     /// How long a client may be waited for by its commands, all together, from one message that the backend takes to
     /// the next.
     pub envelope: Duration,
@@ -42,6 +48,8 @@ impl Default for Limits {
             recipients: 1000,
             idle_commands: 100,
             message_commands: 100_000,
+            auth_failures: 3,
+            auth_lines: 16,
             envelope: Duration::from_secs(60 * 60),
             min_rate: 500,
         }
@@ -77,7 +85,7 @@ impl Count {
         match verb {
             Verb::Rcpt => return self.recipient(limits),
             Verb::Mail if !nested => self.transaction_over(),
-            Verb::Noop | Verb::Vrfy | Verb::Expn | Verb::Help | Verb::Etrn => self.idle_commands += 1,
+            Verb::Noop | Verb::Vrfy | Verb::Expn | Verb::Help | Verb::Etrn | Verb::Auth => self.idle_commands += 1,
             Verb::Rset | Verb::Helo | Verb::Ehlo => {
                 self.transaction_over();
                 self.idle_commands += 1;
@@ -118,6 +126,8 @@ mod tests {
         recipients: 2,
         idle_commands: 3,
         message_commands: 12,
+        auth_failures: 3,
+        auth_lines: 16,
         envelope: Duration::from_secs(3600),
         min_rate: 500,
     };

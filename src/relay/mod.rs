@@ -10,6 +10,7 @@
 //! | `own`, `outstanding` | what gatepost says itself; whose turn it is to answer |
 //! | [`ending`] | what a relay tells of itself: events, tallies, how it ended |
 //! | `tls` | where TLS with the client ends, and what it may be offered because of that |
+//! | `warden` | who is asked before an AUTH reaches the backend, and told what came of it |
 //! | `limits` | how much one client may ask for |
 //! | `trace` | the header field on top of each message, for an MTA that is not told of the client otherwise |
 //! | `driver`, `flow`, `buffer`, `waits` | the machine between two sockets: reading, writing, back-pressure, deadlines |
@@ -28,6 +29,7 @@ mod splice;
 mod tls;
 mod trace;
 mod waits;
+mod warden;
 mod wire;
 
 use std::time::Duration;
@@ -38,13 +40,15 @@ pub use self::driver::{Ending, Sides, run, run_traced};
 pub use self::limits::Limits;
 pub use self::tls::Tls;
 pub use self::trace::{LIMIT as TRACE_LIMIT, Trace};
+pub use self::warden::{Aftermath, Attempt, Finished, Warden};
 pub use self::wire::{NoBackend, NoTls, Renewal, Wire, start_tls};
 pub use crate::smtp::data::BareNewline;
 
 /// How a dialogue is followed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// Whether the backend's AUTH is offered to clients. If not, the keyword is withheld and the command answered 503.
+    /// Whether the backend's AUTH is offered to clients. If not, the keyword is withheld and the command answered 503. Where
+    /// it is offered to some only, see [`Warden::offers_auth`].
     pub auth: bool,
     /// What becomes of a bare LF in mail data.
     pub bare_newline: BareNewline,

@@ -47,8 +47,18 @@ pub struct Greet {
     pub minimum: Duration,
     /// The most it waits, for the lists to answer.
     pub maximum: Duration,
+    /// The most that it waits, for either, while the house is under stress.
+    pub stress: Duration,
     /// The text of the line `220-` that is sent at once; none is sent if there is none.
     pub teaser: Option<String>,
+}
+
+impl Greet {
+    /// The least and the most that a stranger waits who comes under `stress`, or not.
+    pub fn waits(&self, stress: bool) -> (Duration, Duration) {
+        let most = if stress { self.stress } else { Duration::MAX };
+        (self.minimum.min(most), self.maximum.min(most))
+    }
 }
 
 /// When a DNSBL score counts.
@@ -63,6 +73,17 @@ pub struct Thresholds {
 }
 
 impl Settings {
+    /// The tests that a client of this `standing` has to pass: those that are not off, and whose last pass no longer counts.
+    pub fn due(&self, standing: &Standing, now: Timestamp) -> Tests {
+        let mut due = Tests::NONE;
+        for test in Test::ALL {
+            if self.action(test) != Action::Off && !standing.holds(test, now) {
+                due.insert(test);
+            }
+        }
+        due
+    }
+
     /// What a failure of `test` leads to, the global `observe` applied.
     pub fn action(&self, test: Test) -> Action {
         match self.rules[test].action {
@@ -141,14 +162,9 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Begins: due is every test that is not off and whose last pass no longer counts.
+    /// Begins: due are the tests that [`Settings::due`] says.
     pub fn open(settings: Arc<Settings>, standing: Standing, now: Timestamp) -> Self {
-        let mut due = Tests::NONE;
-        for test in Test::ALL {
-            if settings.action(test) != Action::Off && !standing.holds(test, now) {
-                due.insert(test);
-            }
-        }
+        let due = settings.due(&standing, now);
         Self {
             settings,
             standing,

@@ -66,3 +66,21 @@ impl Record for Standing {
         words.rest().is_empty().then_some(standing)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standing_is_read_as_it_was_written() {
+        let mut standing = Standing::stranger();
+        for (n, test) in (1..).zip(Test::ALL) {
+            standing.pass(test, Timestamp::from_seconds(1_700_000_000 * (n % 2) + n));
+        }
+        assert_eq!(standing.line(), "1 1700000001 2 1700000003 4 1700000005 6 1700000007 8");
+        assert_eq!(Standing::read(&standing.line()), Some(standing));
+        for bad in ["", "1", "2 1 2 3 4 5 6 7 8", "1 1 2 3 4 5 6 7", "1 1 2 3 4 5 6 7 -8", "1 1 2 3 4 5 6 7 x"] {
+            assert_eq!(Standing::read(bad), None, "{bad}");
+        }
+    }
+}

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{Guest, House, refusal};
 use crate::addr::ClientKey;
 use crate::journal::{Finding, Outcome, Stage, Visit};
+use crate::ledger::shared::Change;
 use crate::relay::ending::Tally;
 use crate::screen::{Conclusion, Score, Screen, Test};
 use crate::tls::Facts;
@@ -38,9 +39,19 @@ pub(super) struct Report {
 /// this one goes on, is already known.
 pub(super) fn remember(house: &House, guest: &Guest, conclusion: &Conclusion) {
     let client = ClientKey::of(guest.client.ip());
-    house.ledger.remember(client, conclusion.standing, house.clock.now());
+    let now = house.clock.now();
+    let share = |change| {
+        if let Some(shared) = &house.shared {
+            shared.share(change);
+        }
+    };
+    house.ledger.remember(client, conclusion.standing, now);
+    if conclusion.standing.expires() > now {
+        share(Change::Standing(client, conclusion.standing));
+    }
     if !conclusion.failed.is_empty() {
-        house.ledger.revoke(client, conclusion.failed);
+        house.ledger.revoke(client, conclusion.failed, now);
+        share(Change::Revoked(client, conclusion.failed));
     }
 }
 
@@ -78,7 +89,10 @@ pub(super) fn depart(house: &House, guest: Guest, stage: Stage, outcome: Outcome
     };
     house.metrics.departed(&visit);
     house.journal.record(&visit);
-    drop(guest.place);
+    if guest.place.is_some() {
+        drop(guest.place);
+        house.stress.look(house.sessions.open());
+    }
 }
 
 /// The sum that the lists made of a client, if any of them said something.

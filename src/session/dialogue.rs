@@ -17,12 +17,14 @@
 //!                      QUIT, a drop, a limit, a deadline, hang-up, shutdown ─► Over
 //! ```
 
+use std::sync::Arc;
+
 use tokio::time::{Instant, timeout_at};
 
 use super::departure::Report;
 use super::handoff::Replay;
 use super::refusal::{self, Manner};
-use super::{Guest, House, client, greeting};
+use super::{Guest, House, client, greeting, guard};
 use crate::backend::Presence;
 use crate::journal::{Outcome, Recognition};
 use crate::relay::{self, NoTls, Wire};
@@ -67,7 +69,7 @@ pub(super) enum Decision {
 
 /// The dialogue with one stranger.
 pub(super) struct Dialogue<'a, C> {
-    house: &'a House,
+    house: &'a Arc<House>,
     guest: &'a Guest,
     pub client: &'a mut C,
     pub report: Report,
@@ -108,7 +110,7 @@ enum Reaction {
 }
 
 impl<'a, C: Wire> Dialogue<'a, C> {
-    pub(super) fn new(house: &'a House, guest: &'a Guest, report: Report, client: &'a mut C) -> Self {
+    pub(super) fn new(house: &'a Arc<House>, guest: &'a Guest, report: Report, client: &'a mut C) -> Self {
         let ends = Instant::now() + guest.gate.settings.dialogue.total_timeout;
         Self {
             house,
@@ -253,7 +255,11 @@ impl<'a, C: Wire> Dialogue<'a, C> {
     /// Reads until a whole line is at the front of the inbox. No buffer is held while there is nothing in it.
     async fn hear(&mut self) -> Result<(), Outcome> {
         let limits = &self.guest.gate.settings.dialogue;
-        let deadline = (Instant::now() + limits.command_timeout).min(self.ends);
+        let patience = match self.house.stress.is_on() {
+            true => limits.command_timeout.min(limits.stress_command_timeout),
+            false => limits.command_timeout,
+        };
+        let deadline = (Instant::now() + patience).min(self.ends);
         loop {
             match line::scan(&self.inbox, limits.line) {
                 Scan::Line(_) => return Ok(()),
@@ -423,7 +429,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             return Reaction::Say(plain(250, hostname), false);
         }
         let offer = self.client.tls().shown(offer.as_deref().cloned().unwrap_or_default());
-        let keep = match self.guest.gate.settings.relay.auth {
+        let keep = match self.guest.may_auth() {
             // It can use none of them.
             _ if self.is_with_proxy() => Keywords::NONE,
             true => OFFERED.with(Keyword::Auth),
@@ -494,10 +500,13 @@ impl<'a, C: Wire> Dialogue<'a, C> {
                 Some(reply) => Reaction::Say(reply, true),
             };
         }
-        if self.guest.gate.settings.relay.auth && self.client.tls().bars_auth() {
+        if self.guest.may_auth() && self.client.tls().bars_auth() {
             return error(538, Enhanced(5, 7, 11), "STARTTLS first: AUTH needs TLS here");
         }
-        if !self.guest.gate.settings.relay.auth
+        if !self.guest.may_auth() {
+            guard::tried_auth(self.house, self.guest);
+        }
+        if !self.guest.may_auth()
             && let Some(test) = self.observe(Evidence::TriedAuth)
         {
             return self.dropped(test);
@@ -529,7 +538,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
     }
 
     fn malformed(&mut self, verb: Verb, reason: Malformed) -> Reaction {
-        if verb == Verb::Auth && !self.guest.gate.settings.relay.auth {
+        if verb == Verb::Auth && !self.guest.may_auth() {
             return self.auth();
         }
         let text = match reason {

@@ -250,7 +250,13 @@ pub(super) fn outcome(end: &End) -> Outcome {
         End::TimedOut(
             Wait::Command | Wait::Data | Wait::DataRate | Wait::Envelope | Wait::ClientWrite | Wait::Idle,
         ) => Outcome::TimedOut,
-        End::ProtocolFault(ProtocolFault::TooManyErrors | ProtocolFault::TooManyCommands) => Outcome::Limited,
+        End::ProtocolFault(
+            ProtocolFault::TooManyErrors
+            | ProtocolFault::TooManyCommands
+            | ProtocolFault::AuthFailures
+            | ProtocolFault::AuthRefused
+            | ProtocolFault::AuthLines,
+        ) => Outcome::Limited,
         End::ProtocolFault(_) | End::NoTls => Outcome::ProtocolFault,
         End::Shutdown => Outcome::Shutdown,
     }
@@ -280,6 +286,9 @@ pub(super) fn note(end: &End) -> Option<String> {
             ProtocolFault::TooManyCommands => "too many commands from one message to the next",
             ProtocolFault::Chunk => "BDAT that was not offered, or without a size",
             ProtocolFault::AuthLine => "a line of an AUTH exchange that is none",
+            ProtocolFault::AuthLines => "too many lines in one AUTH exchange",
+            ProtocolFault::AuthFailures => "too many failed AUTH exchanges",
+            ProtocolFault::AuthRefused => "AUTH by a client that may not try it now",
             ProtocolFault::BehindStartTls => "bytes in the clear behind STARTTLS",
             ProtocolFault::BehindData => "bytes behind a DATA that was refused",
             ProtocolFault::NoHello => "DATA or BDAT without EHLO after TLS had begun",

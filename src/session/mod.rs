@@ -19,7 +19,9 @@
 //! A parked stranger is a socket, a [`Guest`] and a [`screen::Screen`] in the lot: no task, no timer, no buffer of its
 //! own. It becomes a task when there is something to say to it.
 
+mod afar;
 pub mod arrival;
+mod attempts;
 mod attend;
 mod client;
 mod connection;
@@ -27,17 +29,23 @@ mod deadlines;
 mod departure;
 mod dialogue;
 mod greeting;
+mod guard;
 mod handoff;
+mod inside;
 mod introduction;
 mod lane;
+mod limits;
 mod pregreet;
 mod recall;
 mod refusal;
 mod renewal;
+pub mod rulings;
 mod seldom;
 mod stranger;
+mod stress;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,8 +61,9 @@ use crate::dns::Names;
 use crate::dnsbl::Dnsbl;
 use crate::journal::{Journal, Recognition, VisitId, VisitIds};
 use crate::ledger::Ledger;
+use crate::ledger::shared::Shared;
 use crate::metrics::{self, Metrics, Presence};
-use crate::policy::access::AccessList;
+use crate::policy::access::{Access, AccessList};
 use crate::policy::quota::{self, Place, Sessions};
 use crate::relay::Trace;
 use crate::smtp::xclient::HostName;
@@ -62,10 +71,14 @@ use crate::time::Timestamp;
 use crate::tls::Facts;
 use crate::{backend, proxy_header, relay, screen};
 
+use rulings::Rulings;
+
+pub use afar::Afar;
 pub use arrival::Door;
 pub use connection::{Here, Tls};
 pub use introduction::Proxies;
 pub use lane::{Lane, Order};
+pub use stress::Stress;
 
 /// What a gate is for; decides defaults only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,6 +114,8 @@ pub struct Settings {
     pub limits: quota::Settings,
     /// Where TLS with clients ends.
     pub tls: Tls,
+    /// From which networks AUTH is open, if not from all.
+    pub auth_from: Option<Arc<AccessList>>,
     /// The MTA.
     pub backend: Arc<backend::Settings>,
     /// How the dialogue is followed.
@@ -120,6 +135,8 @@ pub struct DialogueLimits {
     pub line: usize,
     /// For one whole command line.
     pub command_timeout: Duration,
+    /// The most of that for a command line that is awaited from now on, while the house is under stress.
+    pub stress_command_timeout: Duration,
     /// For the dialogue as a whole.
     pub total_timeout: Duration,
 }
@@ -147,9 +164,15 @@ pub struct House {
     /// The wall time.
     pub clock: Clock,
     /// What is remembered of clients.
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
+    /// What is decided of clients at run time.
+    pub rulings: Rulings,
+    /// What is shared with other hosts, if anything is.
+    pub shared: Option<Shared>,
     /// The sessions that are open.
     pub sessions: Arc<Sessions>,
+    /// Whether there are so many of them that strangers are hurried.
+    pub stress: Stress,
     /// Where visits are written down.
     pub journal: Journal,
     /// What is counted.
@@ -191,6 +214,13 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// Whether AUTH is offered to the client at all, where it is to be had.
+    pub(crate) fn may_auth(&self) -> bool {
+        let gate = &self.gate.settings;
+        let from_there = |networks: &Arc<AccessList>| networks.look_up(self.client.ip()) == Access::Allow;
+        gate.relay.auth && gate.auth_from.as_ref().is_none_or(from_there)
+    }
+
     /// The client as the backend is to hear of it; `tls` is what was agreed on with it by now, `score` what the lists made
     /// of it, if they said something.
     fn visitor(&self, tls: Option<&Facts>, score: Option<i32>) -> Visitor<'static> {

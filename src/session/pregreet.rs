@@ -15,6 +15,7 @@
 //! Behind a load balancer the lot is also where PROXY headers are awaited (`header`): those who are announced leave it, and
 //! come back as strangers if that is what they are.
 
+mod banned;
 mod header;
 
 use std::io::{Read, Write};
@@ -58,6 +59,8 @@ pub(super) struct Lot {
     answers: UnboundedSender<Answer>,
     round: u32,
     leaving: usize,
+    /// Banned clients that are held.
+    held: usize,
     complaints: Complaints,
 }
 
@@ -84,6 +87,10 @@ enum Who {
     Leaving {
         said: usize,
     },
+    /// Banned, and held in silence.
+    Held {
+        said: usize,
+    },
 }
 
 impl Lot {
@@ -102,6 +109,7 @@ impl Lot {
             answers,
             round: 0,
             leaving: 0,
+            held: 0,
             complaints: Complaints::new(),
         }
     }
@@ -118,7 +126,9 @@ impl Lot {
         let round = self.round;
         let entry = self.places.vacant_entry();
         let key = Key { place: u32::try_from(entry.key()).unwrap_or(u32::MAX), round };
-        let mut stranger = Box::new(Stranger { guest, screen, teased: false, said: None });
+        // Whoever waits already waits on as it was begun: what is held is soon over in any case.
+        let hurried = self.house.stress.is_on();
+        let mut stranger = Box::new(Stranger { guest, screen, hurried, teased: false, said: None });
 
         let mut verdict = None;
         if stranger.screen.due().has(Test::Dnsbl)
@@ -140,7 +150,8 @@ impl Lot {
             stranger.teased = (&socket).write(&line).is_ok();
         }
         if !wait.is_over() {
-            self.deadlines.push(now, if wait.minimum { greet.minimum } else { greet.maximum }, key);
+            let (least, most) = greet.waits(hurried);
+            self.deadlines.push(now, if wait.minimum { least } else { most }, key);
         }
         let token = Token(self.first_token + entry.key());
         let place = entry.insert(Place { socket, round, who: Who::Waiting(stranger) });
@@ -154,9 +165,20 @@ impl Lot {
 
     /// Turns somebody away that was never let in.
     pub(super) fn turn_away(&mut self, socket: TcpStream, guest: Guest, reply: &[u8], end: (Stage, Outcome)) {
+        self.turn_away_with(socket, guest, reply, end, Report::default());
+    }
+
+    /// Likewise, with something to report.
+    pub(super) fn turn_away_with(
+        &mut self,
+        socket: TcpStream,
+        guest: Guest,
+        reply: &[u8],
+        (stage, outcome): (Stage, Outcome),
+        report: Report,
+    ) {
         let reply = heard(&guest, reply);
-        let (stage, outcome) = end;
-        departure::depart(&self.house, guest, stage, outcome, Report::default());
+        departure::depart(&self.house, guest, stage, outcome, report);
         self.let_leave(socket, reply);
     }
 
@@ -187,7 +209,8 @@ impl Lot {
         }
         self.hear(index);
         // The poll is edge-triggered: a close that came together with the last bytes is not told of again.
-        if closed && self.places.get(index).is_some_and(|place| matches!(place.who, Who::Leaving { .. })) {
+        let goes = |place: &Place| matches!(place.who, Who::Leaving { .. } | Who::Held { .. });
+        if closed && self.places.get(index).is_some_and(goes) {
             self.vacate(index);
         }
         None
@@ -197,7 +220,7 @@ impl Lot {
         let Some(place) = self.places.get_mut(index) else { return };
         match &mut place.who {
             Who::Unannounced(_) => {}
-            Who::Leaving { said } => {
+            Who::Leaving { said } | Who::Held { said } => {
                 if drain(&mut place.socket, said) == Drained::Over {
                     self.vacate(index);
                 }
@@ -244,14 +267,14 @@ impl Lot {
                     self.header_is_late(index);
                     continue;
                 }
-                Who::Leaving { .. } => {
+                Who::Leaving { .. } | Who::Held { .. } => {
                     self.vacate(index);
                     continue;
                 }
             };
-            let greet = &stranger.screen.settings().greet;
-            let longer = greet.maximum.saturating_sub(greet.minimum);
-            if now >= stranger.guest.arrived + greet.maximum {
+            let (least, most) = stranger.screen.settings().greet.waits(stranger.hurried);
+            let longer = most.saturating_sub(least);
+            if now >= stranger.guest.arrived + most {
                 let verdict = stranger.screen.stop_waiting();
                 match verdict {
                     Some(_) => self.settle(index, verdict),
@@ -282,6 +305,7 @@ impl Lot {
                     self.dismiss(index, &reply, Outcome::Shutdown);
                 }
                 Some(Who::Unannounced(_)) => self.dismiss_unannounced(index),
+                Some(Who::Held { .. }) => drop(self.vacate(index)),
                 Some(Who::Leaving { .. }) | None => {}
             }
         }
@@ -388,8 +412,10 @@ impl Lot {
     /// Closing the socket takes it out of the poll.
     fn vacate(&mut self, index: usize) -> Option<Place> {
         let place = self.places.try_remove(index)?;
-        if matches!(place.who, Who::Leaving { .. }) {
-            self.leaving -= 1;
+        match place.who {
+            Who::Leaving { .. } => self.leaving -= 1,
+            Who::Held { .. } => self.held -= 1,
+            Who::Unannounced(_) | Who::Waiting(_) => {}
         }
         Some(place)
     }

@@ -4,12 +4,14 @@
 //! | --- | --- | --- |
 //! | a failed test | 550 | 521 |
 //! | the access list | – | 521 |
+//! | a ban | – | 421 or 521, where a banned client is told at all |
 //! | a load balancer that does not say who the client is, or is not ours | – | 421 |
 //! | our own limits, our own or the backend's trouble | – | 421 |
 
 use std::fmt::Write;
 
 use super::Guest;
+use crate::policy::gcra::Wait;
 use crate::screen::{Evidence, Screen, Test};
 use crate::smtp::reply::{self, Code, Enhanced};
 
@@ -73,9 +75,27 @@ pub(super) fn denied(guest: &Guest) -> Vec<u8> {
     write(guest, DROPPED, Enhanced(5, 7, 1), text)
 }
 
+/// The client is banned.
+pub(super) fn banned(guest: &Guest, permanent: bool) -> Vec<u8> {
+    let (code, enhanced) = if permanent { (DROPPED, Enhanced(5, 7, 1)) } else { (CLOSING, Enhanced(4, 7, 1)) };
+    let text = format!("Service unavailable; client [{}] is banned for what it did before", guest.client.ip());
+    write(guest, code, enhanced, text)
+}
+
 /// The client has too many sessions open.
 pub(super) fn too_many(guest: &Guest) -> Vec<u8> {
     write(guest, CLOSING, Enhanced(4, 7, 0), "Too many connections from your address, try again later".to_owned())
+}
+
+/// The network that the client is in has too many sessions open.
+pub(super) fn too_many_near(guest: &Guest) -> Vec<u8> {
+    write(guest, CLOSING, Enhanced(4, 7, 0), "Too many connections from your network, try again later".to_owned())
+}
+
+/// The client comes too often.
+pub(super) fn too_often(guest: &Guest, wait: Wait) -> Vec<u8> {
+    let text = format!("Too many connections from your address in a short time, try again in {} s", wait.seconds());
+    write(guest, CLOSING, Enhanced(4, 7, 0), text)
 }
 
 /// All places are taken.

@@ -11,6 +11,8 @@ const SHOWN: usize = 100;
 pub(super) struct Stranger {
     pub guest: Guest,
     pub screen: Screen,
+    /// Whether it came under stress, and so waits for less long.
+    pub hurried: bool,
     /// Whether the greeting has been begun with a line `220-`.
     pub teased: bool,
     /// What it said too early, fit to be shown.

@@ -10,7 +10,7 @@
 
 use gatepost::relay::ending::{End, Event, Tally};
 use gatepost::relay::machine::{Machine, Step};
-use gatepost::relay::{Opening, Settings, Tls, Trace};
+use gatepost::relay::{Aftermath, Attempt, Finished, Opening, Settings, Tls, Trace};
 
 /// Bytes on their way to the machine and what has come out of it.
 pub struct Stage {
@@ -29,6 +29,14 @@ pub struct Stage {
     pub tls: Option<(usize, usize)>,
     /// What has been told.
     pub events: Vec<Event>,
+    /// What becomes of AUTH; none: it waits.
+    pub leave: Option<Attempt>,
+    /// What follows from each that is finished.
+    pub aftermath: Aftermath,
+    /// How many were let go.
+    pub let_go: u32,
+    /// Those that are finished.
+    pub finished: Vec<Finished>,
     /// How it ended.
     pub end: Option<End>,
 }
@@ -57,6 +65,10 @@ impl Stage {
             to_backend: Vec::new(),
             to_client: Vec::new(),
             events: Vec::new(),
+            leave: Some(Attempt::Go),
+            aftermath: Aftermath::default(),
+            let_go: 0,
+            finished: Vec::new(),
             end: None,
         }
     }
@@ -82,6 +94,17 @@ impl Stage {
     /// The backend closes its side.
     pub fn backend_closes(&mut self) {
         self.backend_eof = true;
+        self.advance();
+    }
+
+    /// AUTH is not for this client.
+    pub fn withhold_auth(&mut self) {
+        self.machine.withhold_auth();
+    }
+
+    /// From here on, that becomes of AUTH.
+    pub fn may(&mut self, leave: Option<Attempt>) {
+        self.leave = leave;
         self.advance();
     }
 
@@ -120,6 +143,10 @@ impl Stage {
                 }
                 moved = true;
                 self.events.extend(self.machine.take_event());
+                if let Some(finished) = self.machine.take_finished() {
+                    self.machine.settle(self.aftermath);
+                    self.finished.push(finished);
+                }
             }
             while self.end.is_none() {
                 match self.machine.client_step(&self.from_client, self.client_eof) {
@@ -142,12 +169,23 @@ impl Stage {
                         }
                         self.machine.tls_begun();
                     }
+                    Step::AskLeave => match self.leave {
+                        Some(attempt) => {
+                            self.let_go += u32::from(attempt == Attempt::Go);
+                            self.machine.may_try(attempt == Attempt::Go);
+                        }
+                        None if self.client_eof => {}
+                        None => break,
+                    },
                     Step::Wait | Step::Hold => break,
                     Step::Close(end) => self.end = Some(end),
                 }
                 moved = true;
                 self.events.extend(self.machine.take_event());
             }
+        }
+        if let Some(end) = self.end {
+            self.finished.extend(self.machine.break_off(Some(end)));
         }
     }
 }

@@ -6,6 +6,8 @@ use super::{Client, Field, Machine, Step};
 use crate::relay::ending::{AuthOutcome, BackendFault, End, Event, ProtocolFault, Refusal};
 use crate::relay::outstanding::Due;
 use crate::relay::own::Own;
+use crate::relay::{Finished, Tls};
+use crate::smtp::auth::Exchange;
 use crate::smtp::data::Scanner;
 use crate::smtp::ehlo::{Keywords, Offer};
 use crate::smtp::reply::{self, Code, Enhanced, Parsed, Reply};
@@ -163,10 +165,16 @@ impl Machine {
         let code = reply.code;
         if code.is_intermediate() {
             self.client = Client::Continuation;
+            if let Some(exchange) = &mut self.exchange {
+                exchange.challenge(reply.lines().next().unwrap_or_default());
+            }
             return pass(reply);
         }
+        let exchange = self.exchange.take();
+        let doubted = exchange.as_ref().is_some_and(Exchange::is_doubted);
         let outcome = match code.number() {
             _ if code.is_positive() => AuthOutcome::Succeeded,
+            _ if doubted && code.is_permanent() => AuthOutcome::Failed,
             _ if self.cancelled => AuthOutcome::Undecided,
             535 => AuthOutcome::Failed,
             // IceWarp's word for it in its older versions; of an exchange that it could not read, it says 5.5.4.
@@ -179,10 +187,20 @@ impl Machine {
                 self.tally.auth_successes += 1;
             }
             AuthOutcome::Failed => self.tally.auth_failures += 1,
-            AuthOutcome::Undecided => {}
+            AuthOutcome::Undecided | AuthOutcome::Abandoned => {}
         }
         self.event = Some(Event::AuthFinished { code, outcome });
+        self.finished = Some(Finished {
+            outcome,
+            code: Some(code),
+            complete: exchange.as_ref().is_some_and(Exchange::is_complete),
+            account: exchange.and_then(Exchange::into_account),
+            tls: self.tls == Tls::Begun,
+        });
         self.release();
+        if outcome == AuthOutcome::Failed && self.tally.auth_failures == self.limits.auth_failures {
+            self.end_by_auth();
+        }
         pass(reply)
     }
 

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-use super::{Client, Field, Machine, Step};
+use super::{Client, Field, Leave, Machine, Step};
 use crate::relay::ending::{End, Event, ProtocolFault};
 use crate::relay::limits::Excess;
 use crate::relay::outstanding::Due;
 use crate::relay::own::Own;
 use crate::relay::tls::Tls;
+use crate::smtp::auth::{Exchange, Start};
 use crate::smtp::command::{Chunk, Command, Malformed, Verb};
 use crate::smtp::data::Then;
 use crate::smtp::ehlo::Keyword;
@@ -30,6 +31,7 @@ impl Machine {
             Client::Commands if self.outstanding.is_full() => Step::Hold,
             Client::Commands if self.draining && self.is_at_rest() => Step::Hold,
             Client::Commands => self.command_line(input, eof),
+            Client::Asking(leave) => self.attempt(leave, input, eof),
             Client::Continuation => self.continuation(input, eof),
             Client::Data(_) if self.field == Field::Due => self.field(),
             Client::Data(_) if self.field == Field::Open && !input.is_empty() => self.close_field(input, eof),
@@ -103,7 +105,10 @@ impl Machine {
                 }
                 Due::StartTls
             }
-            Verb::Auth => Due::Auth,
+            Verb::Auth => {
+                self.client = Client::Asking(Leave::Asked);
+                return Step::AskLeave;
+            }
             Verb::Helo => Due::Helo,
             Verb::Ehlo => Due::Ehlo,
             Verb::Data => Due::Data,
@@ -118,7 +123,7 @@ impl Machine {
         }
         match due {
             // Their answers decide what the bytes behind them are.
-            Due::Helo | Due::Ehlo | Due::Data | Due::Auth | Due::StartTls => self.hold_for(due),
+            Due::Helo | Due::Ehlo | Due::Data | Due::StartTls => self.hold_for(due),
             Due::Quit => {
                 self.outstanding.push(due);
                 self.client = Client::Ignored;
@@ -126,8 +131,33 @@ impl Machine {
             }
             _ => self.outstanding.push(due),
         }
-        self.cancelled = false;
         self.pass_line(line)
+    }
+
+    /// An AUTH command that nothing stands against but that it may not be tried.
+    fn attempt(&mut self, leave: Leave, input: &[u8], eof: bool) -> Step {
+        let Scan::Line(line) = line::scan(input, AUTH_LIMIT) else { return self.wait(eof) };
+        match leave {
+            Leave::Asked if eof => {
+                // Who does not stay to hear need not be let in.
+                self.client = Client::Ignored;
+                self.leaving = Some(End::ClientEof);
+                self.over().map_or(Step::Hold, Step::Close)
+            }
+            Leave::Asked => Step::AskLeave,
+            Leave::Refused => self.leave(line.length, Own::AuthRefused, ProtocolFault::AuthRefused),
+            Leave::Granted => {
+                let start = match Command::parse(line.text) {
+                    Command::Auth(start) => start,
+                    _ => Start::guess(line.text),
+                };
+                self.exchange = Some(Exchange::begin(start));
+                self.auth_lines = 0;
+                self.cancelled = false;
+                self.hold_for(Due::Auth);
+                self.pass_line(line)
+            }
+        }
     }
 
     /// Counts a command, and answers it if it is one too many.
@@ -291,8 +321,15 @@ impl Machine {
             Scan::Line(line) if line.facts.bare_cr || line.facts.nul => {
                 self.leave(line.length, Own::AuthLine, ProtocolFault::AuthLine)
             }
+            Scan::Line(line) if self.auth_lines >= self.limits.auth_lines => {
+                self.leave(line.length, Own::AuthLines, ProtocolFault::AuthLines)
+            }
             Scan::Line(line) => {
                 self.acts.client += 1;
+                self.auth_lines += 1;
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.client_line(line.text);
+                }
                 self.cancelled = line.text.trim_ascii() == b"*";
                 self.hold_for(Due::Auth);
                 self.pass_line(line)

@@ -32,6 +32,15 @@
 //!                            └── bytes of the client ──► 554, and the end
 //! ```
 //!
+//! An AUTH command that may go on has to be let go first ([`Step::AskLeave`], [`Machine::may_try`]); until then nothing
+//! behind it is read. Each that was let go is finished once: by the reply that ends its exchange
+//! ([`Machine::take_finished`], [`Machine::settle`]), or by the end of the relay ([`Machine::break_off`]).
+//!
+//! ```text
+//!  Commands ── AUTH ──► Asking ── may_try ─┬─ granted: passed on ──► Held
+//!                                          └─ refused: 421, and the end
+//! ```
+//!
 //! With a [`Trace`], a header field goes to the backend before the client's first byte of mail data, right behind its 354.
 //! Mail data that begins with a blank would continue it: an empty line goes between them, as Postfix has it behind a field
 //! of its own. Chunks are not touched, so CHUNKING and BINARYMIME are withheld then.
@@ -46,11 +55,12 @@ mod client;
 
 use std::borrow::Cow;
 
-use super::ending::{BackendFault, End, Event, Tally, Wait};
+use super::ending::{AuthOutcome, BackendFault, End, Event, ProtocolFault, Tally, Wait};
 use super::limits::{Count, Limits};
 use super::outstanding::{Due, Outstanding};
 use super::own::Own;
-use super::{BareNewline, Opening, Settings, Tls, Trace};
+use super::{Aftermath, BareNewline, Finished, Opening, Settings, Tls, Trace};
+use crate::smtp::auth::Exchange;
 use crate::smtp::data::{Scanner, Then};
 use crate::smtp::ehlo::{Keyword, Keywords};
 
@@ -79,6 +89,9 @@ pub enum Step {
     Wait,
     /// Nothing of this side can be used before something has come from the other.
     Hold,
+    /// An AUTH command is at the front: it goes on, or does not, as [`Machine::may_try`] is told. Said of the client's bytes
+    /// only, again and again.
+    AskLeave,
     /// Once all that was said to the client has reached it, its side is to become a TLS connection: then
     /// [`Machine::tls_begun`]. Nothing more of it is to be read before. Said of the client's bytes only.
     StartTls,
@@ -111,8 +124,14 @@ pub struct Machine {
     authenticated: bool,
     /// Whether TLS has begun since the client last said EHLO or HELO.
     hello_due: bool,
-    /// Whether the client's last line in an AUTH exchange was `*`.
+    /// The AUTH exchange that is under way.
+    exchange: Option<Exchange>,
+    /// How many lines of it have come from the client.
+    auth_lines: u32,
+    /// Whether the last of them was `*`.
     cancelled: bool,
+    /// An exchange that is over, until somebody takes it.
+    finished: Option<Finished>,
     /// What stands behind bytes just passed on.
     pending: Option<Then>,
     /// How it will end, once all is answered.
@@ -133,6 +152,8 @@ enum Client {
     Commands,
     /// Nothing, until a reply has come.
     Held,
+    /// An AUTH command, which has been counted.
+    Asking(Leave),
     /// A line of an AUTH exchange.
     Continuation,
     Data(Scanner),
@@ -145,6 +166,14 @@ enum Client {
     /// Nothing, until its side has become a TLS connection.
     Upgrading,
     Opaque,
+}
+
+/// Whether an AUTH command may go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Leave {
+    Asked,
+    Granted,
+    Refused,
 }
 
 /// The header field on top of a message.
@@ -195,7 +224,10 @@ impl Machine {
             transaction: false,
             authenticated: false,
             hello_due: false,
+            exchange: None,
+            auth_lines: 0,
             cancelled: false,
+            finished: None,
             pending: None,
             leaving: None,
             ended: None,
@@ -212,6 +244,53 @@ impl Machine {
             }
         }
         machine
+    }
+
+    /// Withholds AUTH from this client, even if the settings offer it. Said before anything else.
+    pub fn withhold_auth(&mut self) {
+        self.auth = false;
+        self.offered = self.usable(self.offered);
+    }
+
+    /// Answers [`Step::AskLeave`].
+    pub fn may_try(&mut self, yes: bool) {
+        if matches!(self.client, Client::Asking(_)) {
+            self.client = Client::Asking(if yes { Leave::Granted } else { Leave::Refused });
+        }
+    }
+
+    /// Takes the AUTH exchange that the last step has finished, if it has. [`Machine::settle`] is to follow.
+    pub fn take_finished(&mut self) -> Option<Finished> {
+        self.finished.take()
+    }
+
+    /// What follows from an exchange that is over, apart from the delay, which is the driver's to keep.
+    pub fn settle(&mut self, aftermath: Aftermath) {
+        if aftermath.over {
+            self.end_by_auth();
+        }
+    }
+
+    /// The AUTH attempt that was let go and is not finished, if there is one: it never will be, for the relay has come to
+    /// `end`, or to none at all.
+    pub fn break_off(&mut self, end: Option<End>) -> Option<Finished> {
+        let granted = matches!(self.client, Client::Asking(Leave::Granted));
+        let exchange = self.exchange.take();
+        if granted {
+            self.client = Client::Ignored;
+        }
+        if let Some(finished) = self.finished.take() {
+            return Some(finished);
+        }
+        let complete = exchange.as_ref().is_some_and(Exchange::is_complete);
+        let abandoned = complete && end.is_some_and(End::is_the_clients);
+        (granted || exchange.is_some()).then(|| Finished {
+            outcome: if abandoned { AuthOutcome::Abandoned } else { AuthOutcome::Undecided },
+            code: None,
+            account: exchange.and_then(Exchange::into_account),
+            complete,
+            tls: self.tls == Tls::Begun,
+        })
     }
 
     /// Takes what has happened in the last step, if anything has.
@@ -279,8 +358,13 @@ impl Machine {
             _ if self.ended.is_some() => None,
             Client::Data(_) | Client::Chunk(_) => Some(Wait::Data),
             Client::Continuation | Client::BeforeTls => Some(Wait::Command),
-            Client::Commands if self.outstanding.is_empty() => Some(Wait::Command),
-            Client::Commands | Client::Held | Client::Ignored | Client::Opaque | Client::Upgrading => None,
+            Client::Commands | Client::Asking(_) if self.outstanding.is_empty() => Some(Wait::Command),
+            Client::Commands
+            | Client::Asking(_)
+            | Client::Held
+            | Client::Ignored
+            | Client::Opaque
+            | Client::Upgrading => None,
         }
     }
 
@@ -324,7 +408,7 @@ impl Machine {
 
     /// Whether this is a place to end at when draining: nothing unanswered, nothing begun.
     fn is_at_rest(&self) -> bool {
-        matches!(self.client, Client::Commands)
+        matches!(self.client, Client::Commands | Client::Asking(Leave::Asked))
             && self.outstanding.is_empty()
             && self.pending.is_none()
             && self.leaving.is_none()
@@ -351,6 +435,15 @@ impl Machine {
     fn release(&mut self) {
         if matches!(self.client, Client::Held) {
             self.client = Client::Commands;
+        }
+    }
+
+    /// Reads nothing more of the client, and says so when all is answered.
+    fn end_by_auth(&mut self) {
+        if self.ended.is_none() && self.leaving.is_none() {
+            self.client = Client::Ignored;
+            self.leaving = Some(End::ProtocolFault(ProtocolFault::AuthFailures));
+            self.outstanding.push(Due::Own(Own::AuthFailures));
         }
     }
 

@@ -327,7 +327,7 @@ async fn a_header_has_its_time_and_no_more() {
 #[tokio::test]
 async fn limits_are_the_clients_and_not_the_load_balancers() {
     let mut settings = behind(nobody());
-    settings.limits = quota::Settings { per_client: 1, total: 4 };
+    settings.limits = quota::Settings::plain(1, 4);
     let post = Post::new(settings);
     let open = post.open();
     let connect = async |source: &str| {

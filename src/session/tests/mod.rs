@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use super::recall::{Recall, recall};
 use super::stranger::Stranger;
-use super::{DialogueLimits, Door, Gate, Guest, House, Lane, Order, Scene, Settings};
+use super::{DialogueLimits, Door, Gate, Guest, House, Lane, Order, Scene, Settings, Stress};
 use crate::backend::{self, Announce, Backend};
 use crate::clock::Clock;
 use crate::dnsbl::Dnsbl;
@@ -59,6 +59,7 @@ const NOW: Timestamp = Timestamp::from_seconds(1_790_000_000);
 fn settings(backend: SocketAddr) -> Settings {
     let rules = PerTest::new(Test::ALL.map(|test| Rule { action: usual(test), ttl: HOUR }));
     Settings {
+        auth_from: None,
         name: "mx".into(),
         scene: Scene::Mx,
         listen: Vec::new(),
@@ -68,7 +69,7 @@ fn settings(backend: SocketAddr) -> Settings {
         screen: Arc::new(screen::Settings {
             observe: false,
             rules,
-            greet: Greet { minimum: LONG, maximum: LONG, teaser: None },
+            greet: Greet { minimum: LONG, maximum: LONG, stress: LONG, teaser: None },
             thresholds: Thresholds { block: 3, allow: Some(-3), ttl: (Duration::from_secs(60), HOUR) },
             names: Names {
                 bots: Bots::compile(vec!["ylmf-pc".into()]).unwrap(),
@@ -77,7 +78,7 @@ fn settings(backend: SocketAddr) -> Settings {
             },
         }),
         access: Arc::new(AccessList::new(Vec::new())),
-        limits: quota::Settings { per_client: 50, total: 10_000 },
+        limits: quota::Settings::plain(50, 10_000),
         tls: super::Tls::EndToEnd,
         backend: Arc::new(backend::Settings {
             address: backend.to_string(),
@@ -106,6 +107,7 @@ fn settings(backend: SocketAddr) -> Settings {
             errors: 20,
             line: 2048,
             command_timeout: Duration::from_secs(300),
+            stress_command_timeout: Duration::from_secs(10),
             total_timeout: Duration::from_secs(600),
         },
     }
@@ -153,6 +155,11 @@ struct Post {
     gate: Arc<Gate>,
 }
 
+fn rulings() -> super::Rulings {
+    let settings = super::rulings::Settings::default();
+    super::Rulings::quiet(settings, Metrics::new().bans().clone())
+}
+
 impl Post {
     fn new(settings: Settings) -> Self {
         Self::with_lists(settings, None)
@@ -161,8 +168,11 @@ impl Post {
     fn with_lists(settings: Settings, dnsbl: Option<Dnsbl>) -> Self {
         let house = Arc::new(House {
             clock: Clock::held(NOW),
-            ledger: Ledger::open(ledger::Settings { entries: 100 }),
+            ledger: Arc::new(Ledger::open(ledger::Settings { entries: 100, ..ledger::Settings::default() })),
+            rulings: rulings(),
+            shared: None,
             sessions: Sessions::new(),
+            stress: Stress::new(),
             journal: Journal::open(Target::Memory).unwrap(),
             metrics: Arc::new(Metrics::new()),
             ids: VisitIds::seeded(7),
@@ -211,7 +221,7 @@ impl Post {
     fn stranger(&self) -> Stranger {
         let (guest, mut screen) = self.arriving();
         screen.waited();
-        Stranger { guest, screen, teased: false, said: None }
+        Stranger { guest, screen, hurried: false, teased: false, said: None }
     }
 
     /// Whether the client of [`Self::arriving`] would be handed off at once now.

@@ -1,7 +1,19 @@
-//! AUTH exchanges (RFC 4954): how one starts, and what a client's line in it is.
+//! AUTH exchanges (RFC 4954): how one starts, what a client's line in it is, and which account is tried.
 //!
-//! Secrets never leave this module except as the bytes that they came as: nothing here decodes one, and no `Debug`
-//! prints one. What the backend thinks of an exchange is in its replies, not here.
+//! | file | what it is about |
+//! | --- | --- |
+//! | this | the command, and the line that cancels |
+//! | `exchange` | one exchange, followed to the account that it tries |
+//! | `mechanism` | where each mechanism has the account's name |
+//! | `account` | the name in one spelling |
+//!
+//! Secrets never leave this module except as the bytes that they came as: what is decoded to find a name in it is wiped
+//! before the line is done with, nothing is kept of it but the name, and no `Debug` prints either. What the backend thinks of
+//! an exchange is in its replies, not here.
+
+mod account;
+mod exchange;
+mod mechanism;
 
 use std::fmt;
 
@@ -10,6 +22,8 @@ use nom::combinator::{all_consuming, opt};
 use nom::sequence::preceded;
 use nom::{IResult, Parser};
 
+pub use self::account::{Account, LONGEST};
+pub use self::exchange::Exchange;
 use super::path::is_blank;
 
 /// How an exchange begins.
@@ -35,6 +49,15 @@ pub fn client_line(line: &[u8]) -> ClientLine {
     match line {
         b"*" => ClientLine::Cancel,
         _ => ClientLine::Response,
+    }
+}
+
+impl<'a> Start<'a> {
+    /// What an MTA may make of the command line `line`, whose parameters are none that [`Command`](super::command::Command)
+    /// reads: its second word and its third.
+    pub fn guess(line: &'a [u8]) -> Self {
+        let mut words = line.split(|&byte| is_blank(byte)).filter(|word| !word.is_empty()).skip(1);
+        Self { mechanism: words.next().unwrap_or_default(), initial: words.next() }
     }
 }
 

@@ -12,7 +12,7 @@ use gatepost::addr::ClientKey;
 use gatepost::clock::Clock;
 use gatepost::ledger::shared::{Address, Kind, Mirror, Settings, Shared};
 use gatepost::ledger::store::Store;
-use gatepost::ledger::{Ledger, Settings};
+use gatepost::ledger::{self, Ledger};
 use gatepost::policy::ban::{Decision, Ladder, Reason, What};
 use gatepost::policy::guard::{Account, Failed, Limit, Network, Rules, Sentence, Strike, Tally};
 use gatepost::screen::{Standing, Test, Tests};
@@ -232,7 +232,7 @@ fn suite(store: &impl Store, cases: u32) {
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     runner
         .run(&(rules(), rules(), deeds()), |(one, other, deeds)| {
-            let (memory, first) = (Ledger::open(Settings::default()), fresh());
+            let (memory, first) = (Ledger::open(ledger::Settings::default()), fresh());
             runtime.block_on(async {
                 let mut now = i64::from(soon());
                 for (n, (step, verb, dice)) in deeds.iter().enumerate() {
@@ -318,7 +318,7 @@ async fn rows(store: &impl Store) {
 
 #[test]
 fn the_store_in_memory() {
-    suite(&Ledger::open(Settings::default()), 20);
+    suite(&Ledger::open(ledger::Settings::default()), 20);
 }
 
 #[test]

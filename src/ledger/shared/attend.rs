@@ -204,9 +204,9 @@ impl Inner {
 
     /// A decision of another host's.
     fn hear(&self, network: IpNet, decision: Decision) {
-        let lifted = self.note_lifted(network, &decision);
+        let unbanned = self.unbanned(network, &decision);
         self.mirror.decision(network, decision);
-        if let Some(client) = lifted {
+        if let Some(client) = unbanned {
             self.mirror.forgotten(client);
         }
     }
@@ -410,11 +410,16 @@ impl Inner {
                 };
                 if is_over(&there, now) {
                     over.push((key, line));
-                } else if !ours.get(&network).is_some_and(|here| here.outweighs(&there)) {
-                    if ours.remove(&network).as_ref() != Some(&there) {
-                        self.hear(network, there);
-                    }
+                    continue;
                 }
+                match ours.get(&network) {
+                    Some(here) if here.outweighs(&there) => continue,
+                    Some(here) if *here == there => {}
+                    // A ledger need not keep what was lifted: it has heard of it.
+                    None if self.is_known_lifted(network, &there) => {}
+                    _ => self.hear(network, there),
+                }
+                ours.remove(&network);
             }
             if !over.is_empty() {
                 patiently(Call::drop(&self.keys, over).run::<u64>(link)).await?;

@@ -73,7 +73,7 @@ pub use queue::Change;
 pub use settings::{Address, Kind, Secret, Settings, Tls};
 pub use state::{BOUNDS, State};
 
-/// How many clients it is remembered of that they were unbanned, and when.
+/// Of how many networks it is remembered that something was lifted, and when.
 const LIFTED_MOST: usize = 65_536;
 
 /// How long [`Shared::close`] tries to send what still waits.
@@ -107,8 +107,8 @@ struct Inner {
     waiting: Notify,
     /// Whether it is known what was lifted while we were away: what is owed waits for it.
     is_settled: AtomicBool,
-    /// Clients that were unbanned, and when, in milliseconds: what they did before is not counted any more.
-    lifted: Mutex<HashMap<ClientKey, u64>>,
+    /// What was lifted, and when, in milliseconds: what was done before is not counted any more.
+    lifted: Mutex<HashMap<IpNet, u64>>,
     counts: Counts,
     stop: CancellationToken,
 }
@@ -190,7 +190,7 @@ impl Drop for Shared {
 impl Inner {
     fn put(&self, change: Change) {
         let lifted = match &change {
-            Change::Decision(network, decision) => self.note_lifted(*network, decision),
+            Change::Decision(network, decision) => self.unbanned(*network, decision),
             _ => None,
         };
         {
@@ -206,27 +206,44 @@ impl Inner {
         self.waiting.notify_one();
     }
 
-    /// Whether `decision` lifts the ban of a client, which had not been heard of.
-    fn note_lifted(&self, network: IpNet, decision: &Decision) -> Option<ClientKey> {
-        let client = client_of(network).filter(|_| decision.what == What::Lifted)?;
+    /// Whether `decision` lifts something, which had not been heard of.
+    fn is_lifted_anew(&self, network: IpNet, decision: &Decision) -> bool {
+        if decision.what != What::Lifted {
+            return false;
+        }
+        let network = client_of(network).map_or(network, ClientKey::network);
         let begin = decision.begin.millis();
         let mut lifted = self.lifted.lock();
-        if lifted.len() >= LIFTED_MOST && !lifted.contains_key(&client) {
-            // Whoever is let go here is heard of once more, if at all.
+        if lifted.len() >= LIFTED_MOST && !lifted.contains_key(&network) {
+            // What is let go here is heard of once more, if at all.
             let mut begins: Vec<u64> = lifted.values().copied().collect();
             let (_, middle, _) = begins.select_nth_unstable(LIFTED_MOST / 2);
             let middle = *middle;
             lifted.retain(|_, begin| *begin > middle);
         }
-        let before = lifted.entry(client).or_insert(0);
+        let before = lifted.entry(network).or_insert(0);
         let is_new = begin > *before;
         *before = begin.max(*before);
-        is_new.then_some(client)
+        is_new
+    }
+
+    /// Whether `decision` lifts something, and that has been heard of.
+    fn is_known_lifted(&self, network: IpNet, decision: &Decision) -> bool {
+        let network = client_of(network).map_or(network, ClientKey::network);
+        let known = self.lifted.lock().get(&network).copied();
+        decision.what == What::Lifted && known.is_some_and(|begin| begin >= decision.begin.millis())
+    }
+
+    /// The client that `decision` unbans, if it was not known yet that it does.
+    fn unbanned(&self, network: IpNet, decision: &Decision) -> Option<ClientKey> {
+        self.is_lifted_anew(network, decision).then(|| client_of(network)).flatten()
     }
 
     /// Whether what `client` did at `now` has been forgiven since.
     fn is_forgiven(&self, client: ClientKey, now: u32) -> bool {
-        self.lifted.lock().get(&client).is_some_and(|begin| *begin >= u64::from(now) * 1000)
+        let lifted = self.lifted.lock();
+        let is_later = |network| lifted.get(&network).is_some_and(|begin| *begin >= u64::from(now) * 1000);
+        is_later(client.network()) || is_later(client.neighbourhood())
     }
 
     fn state(&self) -> State {
@@ -368,7 +385,7 @@ impl Store for Shared {
         let call = Call::decide(&self.inner.keys, network, &decision);
         let answer = self.inner.call(call, script::decided).await;
         if let Ok((_, true)) = answer
-            && let Some(client) = self.inner.note_lifted(network, &decision)
+            && let Some(client) = self.inner.unbanned(network, &decision)
         {
             self.inner.put(Change::Forgotten(client));
         }

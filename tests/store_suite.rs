@@ -1,6 +1,14 @@
 //! Whoever keeps what is counted, it comes to the same: one suite for the store in memory, for Redis and for Valkey, alone
 //! and as a cluster.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails; clippy spares the functions marked as tests, not those that they call"
+)]
+
 mod host;
 
 use std::net::SocketAddr;

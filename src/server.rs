@@ -19,6 +19,7 @@ use crate::admin::{self, Hindrance, Readiness};
 use crate::backend::{self, Announce, Backend};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::control::Control;
 use crate::dns::{self, Names};
 use crate::dnsbl::{self, Dnsbl};
 use crate::journal::{Journal, VisitIds};
@@ -70,6 +71,7 @@ pub struct Server {
     lanes: Vec<LaneThread>,
     backends: Vec<(Arc<Backend>, AbortHandle)>,
     readiness: Readiness,
+    control: Arc<Control>,
     watch: Option<AbortHandle>,
     certificates: Option<AbortHandle>,
 }
@@ -114,14 +116,20 @@ impl Server {
             tasks: TaskTracker::new(),
         });
         let count = config.lanes.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
+        let readiness = Readiness::new();
+        let hindrances = {
+            let readiness = readiness.clone();
+            move || readiness.hindrances().iter().map(ToString::to_string).collect()
+        };
         let mut server = Self {
+            control: Arc::new(Control::new(Arc::clone(&house), hindrances)),
             house,
             doors: Vec::new(),
             lists: None,
             names: None,
             lanes: Vec::new(),
             backends: Vec::new(),
-            readiness: Readiness::new(),
+            readiness,
             watch: None,
             certificates: None,
             config: config.clone(),
@@ -156,13 +164,33 @@ impl Server {
         &self.readiness
     }
 
-    /// Serves metrics and health on `listener` until the server stops.
+    /// What operators can ask and change.
+    pub fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// Serves metrics, health and the API on `listener` until the server stops.
     pub fn serve_admin(&self, listener: tokio::net::TcpListener) {
-        let metrics = Arc::clone(&self.house.metrics);
-        let readiness = self.readiness.clone();
+        let pages = self.pages();
         // While sessions are drained, whoever watches is to see that; so it goes on until those are cut off.
         let cut = self.house.cut.clone();
-        tokio::spawn(async move { admin::serve(listener, metrics, readiness, cut.cancelled_owned()).await });
+        tokio::spawn(async move { admin::serve(listener, pages, cut.cancelled_owned()).await });
+    }
+
+    /// Serves the same on a socket, which goes when the server stops.
+    pub fn serve_socket(&self, listener: tokio::net::UnixListener, socket: admin::socket::Socket) {
+        let pages = self.pages();
+        let cut = self.house.cut.clone();
+        tokio::spawn(async move {
+            let served = admin::serve_socket(listener, pages, cut.cancelled_owned()).await;
+            drop(socket);
+            served
+        });
+    }
+
+    fn pages(&self) -> axum::Router {
+        let pages = admin::pages(Arc::clone(&self.house.metrics), self.readiness.clone());
+        pages.merge(admin::api::routes(Arc::clone(&self.control)))
     }
 
     /// The backends of the gates.
@@ -187,7 +215,9 @@ impl Server {
         for (what, same) in [
             ("ledger", self.config.ledger == config.ledger),
             ("admin", self.config.admin == config.admin),
-            ("journal", self.config.journal == config.journal),
+            ("journal", self.config.journal == config.journal && self.config.recent == config.recent),
+            ("control.socket", self.config.control.socket == config.control.socket),
+            ("control.group", self.config.control.group == config.control.group),
             ("lanes", self.config.lanes == config.lanes),
         ] {
             if !same {
@@ -268,6 +298,8 @@ impl Server {
         }
         self.hand_on_certificates(&gates);
         self.watch(gates.clone());
+        self.control.set_gates(gates.clone());
+        self.control.set_token(config.control.token.clone());
         self.keep_certificates(gates.clone());
 
         let behind = |asked: SocketAddr| gates.iter().find(|gate| gate.settings.listen.contains(&asked));

@@ -78,7 +78,9 @@ impl BansEntry {
             if let (networks, Some(trouble)) = lists::read(path.get_ref()) {
                 let cause = format!("{} cannot be used as it is: {trouble}", path.get_ref().display());
                 let remedy = match networks.len() {
-                    0 => "create or mend the file, or correct the path (it is relative to this file's folder)".to_owned(),
+                    0 => {
+                        "create or mend the file, or correct the path (it is relative to this file's folder)".to_owned()
+                    }
                     n => format!("mend the file; the other {n} networks of it are in force from the start"),
                 };
                 inspection.warning(path.span(), Wrong::new(cause, remedy));
@@ -161,7 +163,8 @@ impl NftablesEntry {
     fn judge(&self, port: &Spanned<u16>, listened: &[u16], inspection: &Inspection) {
         let number = *port.get_ref();
         if !listened.contains(&number) && !MAIL.contains(&number) {
-            let cause = format!("no gate listens at port {number} for clients: whoever is banned would lose more than mail");
+            let cause =
+                format!("no gate listens at port {number} for clients: whoever is banned would lose more than mail");
             inspection.warning(port.span(), Wrong::new(cause, "name mail ports only"));
         }
     }
@@ -195,5 +198,6 @@ fn port(value: &DeValue<'_>) -> Result<u16, Wrong> {
 
 fn priority(value: &DeValue<'_>) -> Result<i32, Wrong> {
     let number = whole(-400..=400)(value)?;
-    i32::try_from(number).map_err(|_| Wrong::new(format!("{number} is out of range"), "write a number from -400 to 400"))
+    i32::try_from(number)
+        .map_err(|_| Wrong::new(format!("{number} is out of range"), "write a number from -400 to 400"))
 }

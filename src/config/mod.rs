@@ -13,6 +13,7 @@
 
 mod access;
 mod bans;
+mod control;
 mod door;
 mod gate;
 mod inspection;
@@ -49,7 +50,7 @@ use self::table::Table;
 use self::values::{choice, count, name_server, socket, span, text};
 use crate::backend::Announce;
 use crate::screen::Test;
-use crate::{dns, dnsbl, firewall, ledger, session};
+use crate::{dns, dnsbl, firewall, journal, ledger, session};
 
 /// Where the file is unless somebody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/gatepost/gatepost.toml";
@@ -73,6 +74,10 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Where the record of each visit goes.
     pub journal: JournalTarget,
+    /// How many bytes of those records are kept in memory besides.
+    pub recent: usize,
+    /// Where operators reach it, and what they have to show.
+    pub control: crate::control::Settings,
     /// How much is logged besides.
     pub log: Level,
     /// How long a stop waits for the sessions that are open.
@@ -157,7 +162,10 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
     let servers = table.section("dns", |dns| dns.list("nameservers", name_server));
     let entries = table.section("ledger", |ledger| ledger.value("entries", count(1_000..=100_000_000)));
     let bans = table.section("bans", |bans| BansEntry::read(bans, folder));
-    let journal = table.section("journal", |journal| journal.value("to", journal_target));
+    let (journal_to, recent) = table.section("journal", |journal| {
+        (journal.value("to", journal_target), journal.value("recent", count(0..=1 << 30)))
+    });
+    let control = table.section("control", |section| control::read(section, folder));
     let gates = table.sections("gate", |gate| GateEntry::read(gate, folder));
 
     if !table.has("gate") {
@@ -192,7 +200,9 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
             ..ledger::Settings::default()
         },
         admin: admin.map(Spanned::into_inner),
-        journal: journal.map_or(JournalTarget::Stdout, Spanned::into_inner),
+        journal: journal_to.map_or(JournalTarget::Stdout, Spanned::into_inner),
+        recent: recent.map_or(journal::recent::DEFAULT, Spanned::into_inner),
+        control,
         log,
         drain: drain.map_or(Duration::from_secs(30), Spanned::into_inner),
         lanes,

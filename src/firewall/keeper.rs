@@ -158,7 +158,11 @@ impl Keeper {
             let all = wanted.bans.clone();
             drop(wanted);
             let gone: Vec<IpNet> = self.until.keys().filter(|net| !all.contains_key(net)).copied().collect();
-            return gone.into_iter().map(|net| (net, None)).chain(all.into_iter().map(|(net, ban)| (net, Some(ban)))).collect();
+            return gone
+                .into_iter()
+                .map(|net| (net, None))
+                .chain(all.into_iter().map(|(net, ban)| (net, Some(ban))))
+                .collect();
         }
         changed.into_iter().map(|net| (net, wanted.bans.get(&net).copied())).collect()
     }
@@ -213,7 +217,8 @@ impl Keeper {
             && let Some(hushed) = self.too_many.may()
         {
             tracing::warn!(
-                most = MOST, hushed,
+                most = MOST,
+                hushed,
                 "further bans are in force here alone: the firewall is told no more than it has; ban networks, not addresses"
             );
         }

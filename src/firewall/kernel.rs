@@ -16,11 +16,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::time::Instant;
 
+use super::Ban;
 use super::counts::{Counters, Seldom};
 use super::nets::NetMap;
 use super::nft::Nftables;
 use super::program::Failure;
-use super::Ban;
 use crate::time::Timestamp;
 
 /// The pauses between attempts to make everything anew.
@@ -71,13 +71,7 @@ impl Kernel {
     }
 
     /// Brings it up to date. `touched` are the networks of which something may have changed in `wanted`.
-    pub(super) async fn update(
-        &mut self,
-        wanted: &NetMap<Ban>,
-        touched: &[IpNet],
-        now: Timestamp,
-        counts: &Counters,
-    ) {
+    pub(super) async fn update(&mut self, wanted: &NetMap<Ban>, touched: &[IpNet], now: Timestamp, counts: &Counters) {
         self.change(wanted, touched, now, counts).await;
         self.look(counts).await;
         if self.has.is_none() && Instant::now() >= self.retry {
@@ -204,12 +198,16 @@ fn remedy(failure: &Failure) -> &'static str {
 /// What has to change around the `touched` networks for `has` to become the outermost of `wanted`.
 fn plan(has: &NetMap<Timestamp>, wanted: &NetMap<Ban>, touched: &[IpNet], now: Timestamp) -> Change {
     // What is around a network now, or is to be, changes with it.
-    let around = |net: IpNet| [has.widest(net), wanted.widest(net), Some(net)].into_iter().flatten().min_by_key(IpNet::prefix_len);
+    let around = |net: IpNet| {
+        [has.widest(net), wanted.widest(net), Some(net)].into_iter().flatten().min_by_key(IpNet::prefix_len)
+    };
     let regions: NetMap<()> = touched.iter().filter_map(|net| Some((around(*net)?, ()))).collect();
     let mut change = Change::default();
     for (region, ()) in regions.iter().filter(|(region, ())| regions.widest(*region) == Some(*region)) {
         let target = wanted.outermost(region).filter(|(_, ban)| ban.until > now);
-        change.into.extend(target.map(|(net, ban)| (net, ban.until)).filter(|(net, until)| has.get(*net) != Some(until)));
+        change
+            .into
+            .extend(target.map(|(net, ban)| (net, ban.until)).filter(|(net, until)| has.get(*net) != Some(until)));
         let stays = |net: IpNet, until: Timestamp| {
             wanted.widest(net) == Some(net) && wanted.get(net).is_some_and(|ban| ban.until == until)
         };

@@ -37,12 +37,7 @@ pub struct Nftables {
 
 impl Default for Nftables {
     fn default() -> Self {
-        Self {
-            table: "gatepost".to_owned(),
-            ports: vec![25, 465, 587],
-            priority: -10,
-            program: vec!["nft".to_owned()],
-        }
+        Self { table: "gatepost".to_owned(), ports: vec![25, 465, 587], priority: -10, program: vec!["nft".to_owned()] }
     }
 }
 

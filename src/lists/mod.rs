@@ -21,8 +21,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use self::file::{Trouble, read};
 use self::file::{File, Took};
+pub use self::file::{Trouble, read};
 use crate::policy::ranges::FirstMatch;
 
 /// The most files. A look-up tells them apart by a small number.
@@ -159,9 +159,9 @@ async fn look(mut files: Vec<File>, shared: Arc<Shared>) -> Vec<File> {
             }
         }
         if changed {
-            let entries = (0..).zip(&files).flat_map(|(number, file)| {
-                file.networks().iter().map(move |network| (*network, Some(number)))
-            });
+            let entries = (0..)
+                .zip(&files)
+                .flat_map(|(number, file)| file.networks().iter().map(move |network| (*network, Some(number))));
             shared.listed.store(Arc::new(FirstMatch::new(entries)));
         }
         files

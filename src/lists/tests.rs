@@ -139,7 +139,10 @@ async fn the_first_list_is_named_and_changes_take_effect_by_themselves() {
     assert_eq!(on("192.0.2.200").as_deref(), Some("two"));
     assert_eq!(on("2001:db8::1").as_deref(), Some("two"));
     assert_eq!(on("198.51.100.1"), None);
-    assert_eq!(lists.states().iter().map(|state| (state.entries, state.failures)).collect::<Vec<_>>(), [(1, 0), (2, 0)]);
+    assert_eq!(
+        lists.states().iter().map(|state| (state.entries, state.failures)).collect::<Vec<_>>(),
+        [(1, 0), (2, 0)]
+    );
 
     put(&one, "198.51.100.0/24\n198.51.101.0/24\n");
     let end = Instant::now() + Duration::from_secs(30);

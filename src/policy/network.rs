@@ -179,7 +179,8 @@ mod tests {
         assert_eq!(networks.iter().map(IpNet::to_string).collect::<Vec<_>>(), ["192.0.2.0/24", "2001:db8::/32"]);
 
         // As Spamhaus writes them.
-        let text = "; Spamhaus DROP List\r\n; Expires: never\r\n\r\n1.10.16.0/20 ; SBL256894\r\n2.56.192.0/22;SBL459831\r\n";
+        let text =
+            "; Spamhaus DROP List\r\n; Expires: never\r\n\r\n1.10.16.0/20 ; SBL256894\r\n2.56.192.0/22;SBL459831\r\n";
         let networks = parse_lines(text).unwrap();
         assert_eq!(networks.iter().map(IpNet::to_string).collect::<Vec<_>>(), ["1.10.16.0/20", "2.56.192.0/22"]);
 

@@ -35,6 +35,7 @@ mod pregreet;
 mod recall;
 mod refusal;
 mod renewal;
+mod rulings;
 mod seldom;
 mod stranger;
 mod stress;
@@ -68,6 +69,7 @@ pub use arrival::Door;
 pub use connection::{Here, Tls};
 pub use introduction::Proxies;
 pub use lane::{Lane, Order};
+pub use rulings::NotBanned;
 pub use stress::Stress;
 
 /// What a gate is for; decides defaults only.

@@ -387,7 +387,7 @@ mod tests {
         let (order, orders) = mpsc::channel();
         let taken = Taken::default();
         let sink = Slow { orders, taken: Arc::clone(&taken) };
-        (Journal::start(Box::new(sink), None, capacity).unwrap(), order, taken)
+        (Journal::start(Box::new(sink), None, capacity, Recent::new(0)).unwrap(), order, taken)
     }
 
     fn text(taken: &Mutex<Vec<u8>>) -> String {

@@ -272,3 +272,6 @@ async fn explain(
     })?;
     Ok(Json(control.visit(id)?).into_response())
 }
+
+#[cfg(test)]
+mod tests;

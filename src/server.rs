@@ -3,18 +3,21 @@
 //! Every lane is a thread with a runtime of its own, and its own socket at every listening address. A further thread, the
 //! one that starts the server, looks after what all share: probes of the backends, the admin address, signals.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::addr;
 use crate::admin::{self, Hindrance, Readiness};
 use crate::backend::{self, Announce, Backend};
 use crate::clock::Clock;
@@ -22,11 +25,14 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::dns::{self, Names};
 use crate::dnsbl::{self, Dnsbl};
+use crate::firewall::Firewall;
 use crate::journal::{Journal, VisitIds};
 use crate::ledger::Ledger;
 use crate::listener::{self, CannotListen};
+use crate::lists::Lists;
 use crate::metrics::{CertificateState, Metrics, ZoneState};
 use crate::policy::quota::Sessions;
+use crate::session::rulings::Rulings;
 use crate::session::{Door, Gate, House, Lane, Order, Settings, Stress};
 use crate::time::Timestamp;
 use crate::tls::{Expiry, Keyring, Problems, Reload};
@@ -36,6 +42,18 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Every how often the files of certificates are looked at.
 const CERTIFICATES: Duration = Duration::from_secs(10);
+
+/// Every how often what was decided is looked through for what has ended.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Every how many sweeps the log is told of those who knocked: once a minute.
+const KNOCKS: u64 = 60;
+
+/// Every how many sweeps the firewall is told again: once a day.
+const RETELL: u64 = 24 * 60 * 60;
+
+/// How long the names of backends may take to be looked up, all together.
+const LOOK_UP: Duration = Duration::from_secs(2);
 
 /// How long visits that are cut off have for their departure.
 const DEPARTURE: Duration = Duration::from_secs(1);
@@ -74,6 +92,7 @@ pub struct Server {
     control: Arc<Control>,
     watch: Option<AbortHandle>,
     certificates: Option<AbortHandle>,
+    keeper: Option<AbortHandle>,
 }
 
 /// A listening address, open in every lane.
@@ -103,13 +122,17 @@ impl Server {
     /// Starts what `config` says; within a tokio runtime, which has to be driven for as long as the server runs.
     pub async fn start(config: Config, journal: Journal, clock: Clock) -> Result<Self, CannotStart> {
         let now = clock.now();
+        let metrics = Arc::new(Metrics::new());
+        let firewall = Firewall::open(config.firewall.clone(), clock.clone());
+        let imported = Lists::open(config.lists.clone()).await;
         let house = Arc::new(House {
+            rulings: Rulings::new(config.rulings.clone(), firewall, imported, metrics.bans().clone()),
             clock,
             ledger: Ledger::open(config.ledger),
             sessions: Sessions::new(),
             stress: Stress::new(),
             journal,
-            metrics: Arc::new(Metrics::new()),
+            metrics,
             ids: VisitIds::new(now),
             draining: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -132,6 +155,7 @@ impl Server {
             readiness,
             watch: None,
             certificates: None,
+            keeper: None,
             config: config.clone(),
         };
         backend::permitted(config.gates.iter().map(|gate| &*gate.backend))?;
@@ -145,6 +169,8 @@ impl Server {
             return Err(error);
         }
         server.keep_figures();
+        server.house.restore_firewall();
+        server.keep_house();
         server.readiness.set(Hindrance::NotListening, false);
         Ok(server)
     }
@@ -212,6 +238,10 @@ impl Server {
             Some(lists) if Some(lists.settings()) == config.dnsbl.as_ref() => self.lists.clone(),
             _ => self.open_lists(config.dnsbl.as_ref())?,
         };
+        if self.config.lists != config.lists {
+            self.house.rulings.set_lists(Lists::open(config.lists.clone()).await);
+        }
+        self.house.rulings.set(config.rulings.clone());
         for (what, same) in [
             ("ledger", self.config.ledger == config.ledger),
             ("admin", self.config.admin == config.admin),
@@ -219,6 +249,7 @@ impl Server {
             ("control.socket", self.config.control.socket == config.control.socket),
             ("control.group", self.config.control.group == config.control.group),
             ("lanes", self.config.lanes == config.lanes),
+            ("bans.nftables, bans.export and bans.command", self.config.firewall == config.firewall),
         ] {
             if !same {
                 tracing::warn!("the change of `{what}` takes effect at the next restart");
@@ -236,7 +267,14 @@ impl Server {
         self.house.tasks.close();
         self.house.draining.cancel();
         let until = Instant::now() + patience;
-        for probe in self.backends.iter().map(|(_, probe)| probe).chain(&self.watch).chain(&self.certificates) {
+        for probe in self
+            .backends
+            .iter()
+            .map(|(_, probe)| probe)
+            .chain(&self.watch)
+            .chain(&self.certificates)
+            .chain(&self.keeper)
+        {
             probe.abort();
         }
         let _ = tokio::time::timeout_at(until, self.house.tasks.wait()).await;
@@ -249,6 +287,7 @@ impl Server {
             drop(lane.orders);
             let _ = tokio::task::spawn_blocking(move || lane.thread.join()).await;
         }
+        self.house.rulings.firewall().stop().await;
         self.house.journal.flush(Duration::from_secs(2));
     }
 
@@ -296,6 +335,7 @@ impl Server {
         for (_, probe) in std::mem::replace(&mut self.backends, backends) {
             probe.abort();
         }
+        self.house.rulings.set_exempt(exempt(&gates).await);
         self.hand_on_certificates(&gates);
         self.watch(gates.clone());
         self.control.set_gates(gates.clone());
@@ -336,6 +376,29 @@ impl Server {
         }
         tracing::info!(gate = %gate.name, address = %bound, "listening");
         self.doors.push(OpenDoor { asked, bound, gate: cell });
+    }
+
+    /// What is to be done once in a while: decisions that have ended are taken out, and the log is told of those who knocked.
+    fn keep_house(&mut self) {
+        let house = Arc::downgrade(&self.house);
+        let keep = tokio::spawn(async move {
+            let mut rounds = 0_u64;
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                let Some(house) = house.upgrade() else { return };
+                house.sweep_rulings();
+                rounds += 1;
+                if rounds.is_multiple_of(KNOCKS) {
+                    house.sum_up_knocks();
+                }
+                if rounds.is_multiple_of(RETELL) {
+                    house.restore_firewall();
+                }
+            }
+        });
+        if let Some(before) = self.keeper.replace(keep.abort_handle()) {
+            before.abort();
+        }
     }
 
     /// Tells the metrics where figures are that others keep.
@@ -425,6 +488,26 @@ impl Server {
         kept.push((Arc::clone(&backend), probe.abort_handle()));
         backend
     }
+}
+
+/// Who is never banned: those whom any gate allows, its load balancers, and the backends.
+async fn exempt(gates: &[Arc<Gate>]) -> Vec<IpNet> {
+    let mut networks: Vec<IpNet> = gates.iter().flat_map(|gate| gate.settings.access.allowed()).collect();
+    let proxies = gates.iter().filter_map(|gate| gate.settings.proxies.as_ref());
+    networks.extend(proxies.flat_map(|proxies| proxies.from.iter().copied()));
+    let backends: BTreeSet<&str> = gates.iter().map(|gate| gate.settings.backend.address.as_str()).collect();
+    let look_up = async {
+        let mut found = Vec::new();
+        for backend in backends {
+            if let Ok(addresses) = tokio::net::lookup_host(backend).await {
+                found.extend(addresses.map(|address| IpNet::from(addr::canonical(address.ip()))));
+            }
+        }
+        found
+    };
+    // One that cannot be looked up cannot connect to us by that name either.
+    networks.extend(tokio::time::timeout(LOOK_UP, look_up).await.unwrap_or_default());
+    IpNet::aggregate(&networks)
 }
 
 impl LaneThread {

@@ -64,6 +64,11 @@ claims! {
         "<", ">", "a@b.example", "@a,@b:", "\"", "\\", " ", "\t", "=", "SIZE", "1000", " LAST", "9", "PLAIN", ".", "-",
         "\u{e4}", "\r", "\0",
     ];
+    auth: [
+        "AUTH ", "PLAIN ", "LOGIN ", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1 ", "XOAUTH2 ", "OAUTHBEARER ", "NTLM ", "\n",
+        "\n", "=", "*", ":", "\0", "AGFsaWNlAHg=", "aGFua3M=", "ODg4ODg4", "biwsbj11c2VyLHI9eA==", "dXNlcj1hbGljZQFhdXRoPXgBAQ==",
+        "bixhPWFsaWNlLAFhdXRoPXgBAQ==", "TlRMTVNTUAADAAAA", "AAAAQAAA", "\u{e4}", "A", "alice", "\"", "\\", ",", " ", ".",
+    ];
     reply: [
         "250 ", "250-", "250", "550 ", "5.7.1 ", "2.0.0", "mx.example.org", "\r\n", "\r\n", "\n", "\r", "\0", "\u{e4}",
         "A long text that is meant to be broken where there is a blank, if enough of it comes together in one line. ",

@@ -2,7 +2,8 @@
 //!
 //! A dialogue is text: `C:` what the client sends, `B:` what the backend sends (lines in a row come in one piece),
 //! `toB:` and `toC:` all that each of them has got since it was last looked at, `C.` and `B.` one of them closes its
-//! side, `drain`, and `end` with the way it ends. A line ends in CRLF unless it ends in `+`; `\n`, `\r`, `\0` and `\x..`
+//! side, `drain`, and `end` with the way it ends; `may go`, `may not` and `may wait` are what becomes of AUTH from there on. A
+//! line ends in CRLF unless it ends in `+`; `\n`, `\r`, `\0` and `\x..`
 //! are what they are in Rust. Every dialogue is played as it stands, byte for byte, and with each piece cut once at
 //! every place.
 
@@ -17,8 +18,9 @@
 use std::time::Duration;
 
 use gatepost::relay::ending::{AuthOutcome, Event};
-use gatepost::relay::{BareNewline, Limits, Opening, Settings, Timeouts, Tls, Trace};
+use gatepost::relay::{Aftermath, Attempt, BareNewline, Limits, Opening, Settings, Timeouts, Tls, Trace};
 use gatepost::smtp::ehlo::{Keyword, Keywords};
+use gatepost::smtp::reply::Code;
 use gatepost::time::Timestamp;
 
 use self::claims::stage::Stage;
@@ -61,6 +63,7 @@ enum Act {
     ClientCloses,
     BackendCloses,
     Drain,
+    May(Option<Attempt>),
     End(String),
 }
 
@@ -103,6 +106,12 @@ fn read(script: &str) -> Vec<Act> {
             ("C.", _) => acts.push(Act::ClientCloses),
             ("B.", _) => acts.push(Act::BackendCloses),
             ("drain", _) => acts.push(Act::Drain),
+            ("may", _) => acts.push(Act::May(match what {
+                "go" => Some(Attempt::Go),
+                "not" => Some(Attempt::Refuse),
+                "wait" => None,
+                _ => panic!("may {what}?"),
+            })),
             ("end", _) => acts.push(Act::End(what.to_owned())),
             _ => panic!("what is {line:?}?"),
         }
@@ -140,6 +149,7 @@ fn perform_on(mut stage: Stage, script: &str, cut: Cut) -> Stage {
             Act::ClientCloses => stage.client_closes(),
             Act::BackendCloses => stage.backend_closes(),
             Act::Drain => stage.drain(),
+            Act::May(leave) => stage.may(*leave),
             Act::ToBackend(expected) => {
                 let got = &stage.to_backend[to_backend..];
                 assert_eq!(got.escape_ascii().to_string(), expected.escape_ascii().to_string(), "{}", script());
@@ -188,8 +198,8 @@ fn play_on(stage: impl Fn() -> Stage, script: &str) -> Stage {
     for cut in (1..longest.unwrap_or(0)).map(Cut::At).chain([Cut::EveryByte]) {
         let again = perform_on(stage(), script, cut);
         assert_eq!(
-            (again.end, again.tally(), &again.events),
-            (whole.end, whole.tally(), &whole.events),
+            (again.end, again.tally(), &again.events, again.let_go, &again.finished),
+            (whole.end, whole.tally(), &whole.events, whole.let_go, &whole.finished),
             "{cut:?} of {script}"
         );
     }
@@ -760,6 +770,329 @@ fn auth_exchanges() {
         B: 501 no
         toC: 501 no",
     );
+}
+
+/// What each attempt came to: outcome, reply code, account, and whether it was complete.
+fn finished(stage: &Stage) -> Vec<(AuthOutcome, u16, Option<String>, bool)> {
+    let name = |name: &[u8]| String::from_utf8(name.to_vec()).unwrap();
+    let each = stage.finished.iter().map(|finished| {
+        let account = finished.account.as_ref().map(|account| name(account.name()));
+        (finished.outcome, finished.code.map_or(0, Code::number), account, finished.complete)
+    });
+    each.collect()
+}
+
+fn attempts(failures: u32, lines: u32) -> Settings {
+    Settings { limits: Limits { auth_failures: failures, auth_lines: lines, ..Limits::default() }, ..settings() }
+}
+
+#[test]
+fn each_attempt_is_finished_once() {
+    use AuthOutcome::{Failed, Succeeded, Undecided};
+    // Each command's exchange, what comes of it, and which account it tried. `\0a\0b`; `a`, `b`.
+    let rows: &[(&str, AuthOutcome, u16, Option<&str>, bool)] = &[
+        ("PLAIN AGEAYg==|535 5.7.8 no", Failed, 535, Some("a"), true),
+        (r"PLAIN AGEAYg==|535-5.7.8 no\r\n535 5.7.8 really", Failed, 535, Some("a"), true),
+        ("PLAIN AGEAYg==|235 yes", Succeeded, 235, Some("a"), true),
+        ("PLAIN AGEAYg==|501 5.7.0 no", Failed, 501, Some("a"), true),
+        ("PLAIN AGEAYg==|501 5.5.4 what", Undecided, 501, Some("a"), true),
+        ("PLAIN AGEAYg==|454 4.7.0 later", Undecided, 454, Some("a"), true),
+        ("PLAIN AGEAYg==|503 5.5.1 already", Undecided, 503, Some("a"), true),
+        ("PLAIN AGEAYg==|504 5.5.4 unknown", Undecided, 504, Some("a"), true),
+        ("PLAIN AGEAYg==|530 5.7.0 TLS", Undecided, 530, Some("a"), true),
+        ("PLAIN AGEAYg==|534 5.7.9 weak", Undecided, 534, Some("a"), true),
+        ("PLAIN AGEAYg==|538 5.7.11 TLS", Undecided, 538, Some("a"), true),
+        ("PLAIN|334 |AGEAYg==|535 no", Failed, 535, Some("a"), true),
+        ("PLAIN|334 |*|501 cancelled", Undecided, 501, None, false),
+        ("PLAIN|334 |*|535 cancelled", Undecided, 535, None, false),
+        ("PLAIN|504 no", Undecided, 504, None, false),
+        ("LOGIN|334 VXNlcm5hbWU6|YQ==|334 UGFzc3dvcmQ6|Yg==|535 no", Failed, 535, Some("a"), true),
+        ("LOGIN|334 ?|YQ==|334 ?|*|501 cancelled", Undecided, 501, Some("a"), false),
+        ("LOGIN YQ==|334 UGFzc3dvcmQ6|Yg==|535 no", Failed, 535, Some("a"), true),
+        // Refused by a challenge (RFC 7628 §3.2.3): what the client says then changes nothing.
+        ("XOAUTH2 dXNlcj1hAWF1dGg9eAEB|334 eyJzIjo0MDB9||535 no", Failed, 535, Some("a"), true),
+        ("XOAUTH2 dXNlcj1hAWF1dGg9eAEB|334 eyJzIjo0MDB9|*|501 cancelled", Failed, 501, Some("a"), true),
+        ("XOAUTH2 dXNlcj1hAWF1dGg9eAEB|334 eyJzIjo0MDB9|AQ==|501 5.5.2 what", Failed, 501, Some("a"), true),
+        ("OAUTHBEARER bixhPWEsAWF1dGg9eAEB|334 eyJzIjo0MDB9|*|535 no", Failed, 535, Some("a"), true),
+        ("XOAUTH2 dXNlcj1hAWF1dGg9eAEB|334 eyJzIjo0MDB9||454 later", Undecided, 454, Some("a"), true),
+        ("XOAUTH2 dXNlcj1hAWF1dGg9eAEB|535 no", Failed, 535, Some("a"), true),
+        // n,,n=a,r=x; c=biws; e=invalid-proof or v=x.
+        ("SCRAM-SHA-1 biwsbj1hLHI9eA==|334 cj14eQ==|Yz1iaXdz|535 no", Failed, 535, Some("a"), true),
+        ("SCRAM-SHA-1 biwsbj1hLHI9eA==|334 cj14eQ==|*|501 no", Undecided, 501, Some("a"), false),
+        (
+            "SCRAM-SHA-1 biwsbj1hLHI9eA==|334 cj14eQ==|Yz1iaXdz|334 ZT1pbnZhbGlkLXByb29m|*|501 no",
+            Failed,
+            501,
+            Some("a"),
+            true,
+        ),
+        ("SCRAM-SHA-1 biwsbj1hLHI9eA==|334 cj14eQ==|Yz1iaXdz|334 dj14||235 yes", Succeeded, 235, Some("a"), true),
+        ("SCRAM-SHA-1 biwsbj1hLHI9eA==|334 cj14eQ==|Yz1iaXdz|334 dj14|*|501 no", Undecided, 501, Some("a"), true),
+        ("GSSAPI YIIB|334 YIIB|*|501 no", Undecided, 501, None, true),
+        // What an MTA makes of it, nobody knows; so it counts like any other.
+        ("PLAIN AGEAYg== b|535 no", Failed, 535, Some("a"), true),
+        ("|501 syntax", Undecided, 501, None, false),
+    ];
+    for &(exchange, outcome, code, account, complete) in rows {
+        let mut script = String::new();
+        for (nth, line) in exchange.split('|').enumerate() {
+            let (says, hears) = if nth % 2 == 0 { ("C:", "toB:") } else { ("B:", "toC:") };
+            let line = if nth == 0 { format!("AUTH {line}") } else { line.to_owned() };
+            script += &format!("{says} {line}\n{hears} {line}\n");
+        }
+        // A second one counts as the first did, and a 535 to something else does not count.
+        script += "C: RSET\n toB: RSET\n B: 535 5.7.8 no\n toC: 535 5.7.8 no\n";
+        script += "C: AUTH PLAIN AGEAYg==\n toB: AUTH PLAIN AGEAYg==\n B: 535 no\n toC: 535 no\n";
+        let stage = play(&settings(), known(), &script);
+        let expected = (outcome, code, account.map(str::to_owned), complete);
+        assert_eq!(finished(&stage), [expected, (Failed, 535, Some("a".to_owned()), true)], "{exchange}");
+        assert_eq!(stage.let_go, 2, "{exchange}");
+        assert_eq!(stage.tally().auth_failures, 1 + u32::from(outcome == Failed), "{exchange}");
+    }
+}
+
+#[test]
+fn an_attempt_waits_until_it_is_let_go() {
+    // One at a time, in its turn, and nothing behind it is read before its answer.
+    let stage = play(
+        &settings(),
+        known(),
+        r"
+        may wait
+        C: NOOP
+        C: AUTH PLAIN AGEAYg==\n+
+        C: AUTH LOGIN
+        C: YQ==
+        C: Yg==
+        C: AUTH PLAIN AGMAYg==
+        C: QUIT
+        toB: NOOP
+        B: 250 ok
+        toC: 250 ok
+        may go
+        may wait
+        toB: AUTH PLAIN AGEAYg==
+        B: 535 no
+        toC: 535 no
+        toB: +
+        may go
+        may wait
+        toB: AUTH LOGIN
+        B: 334
+        toC: 334
+        toB: YQ==
+        B: 334
+        toC: 334
+        toB: Yg==
+        B: 535 no
+        toC: 535 no
+        may not
+        toC: 421 4.7.0 No AUTH attempts from here for now
+        end Some(ProtocolFault(AuthRefused))",
+    );
+    assert_eq!((stage.let_go, stage.finished.len()), (2, 2));
+    // Refused behind commands that are not answered, in its turn.
+    let stage = play(
+        &settings(),
+        known(),
+        r"
+        may not
+        C: NOOP
+        C: AUTH PLAIN AGEAYg==
+        C: RSET
+        toB: NOOP
+        B: 250 ok
+        toC: 250 ok
+        toC: 421 4.7.0 No AUTH attempts from here for now
+        end Some(ProtocolFault(AuthRefused))",
+    );
+    assert_eq!((stage.let_go, stage.finished.len(), stage.tally().auth_failures), (0, 0, 0));
+    // Who waits may be told to leave, may leave, and may lose the backend.
+    for (script, end) in [
+        ("drain\n toC: 421 4.3.2 Going down, try again later", "Shutdown"),
+        ("C.", "ClientEof"),
+        ("B.\n toC: 421 4.3.0 Service not available, try again later", "BackendEof"),
+        ("B: 421 4.4.2 too late\n toC: 421 4.4.2 too late", "BackendRefused(Code(421))"),
+    ] {
+        let script = format!("may wait\n C: AUTH PLAIN AGEAYg==\n {script}\n end Some({end})\n may go\n toB: +");
+        let stage = play(&settings(), known(), &script);
+        assert_eq!((stage.let_go, stage.finished.len()), (0, 0), "{script}");
+    }
+}
+
+#[test]
+fn what_is_no_auth_command_is_no_attempt() {
+    let stage = play(
+        &settings(),
+        known(),
+        r"
+        may wait
+        C: MAIL FROM:<a@b>
+        C: RCPT TO:<c@d>
+        C: BDAT 21
+        C: AUTH PLAIN AGEAYg==
+        C: BDAT 21 LAST
+        C: AUTH PLAIN AGEAYg==
+        toB: MAIL FROM:<a@b>
+        toB: RCPT TO:<c@d>
+        toB: BDAT 21
+        toB: AUTH PLAIN AGEAYg==
+        toB: BDAT 21 LAST
+        toB: AUTH PLAIN AGEAYg==
+        B: 250 ok
+        B: 250 ok
+        B: 250 ok
+        B: 535 5.7.8 no
+        toC: 250 ok
+        toC: 250 ok
+        toC: 250 ok
+        toC: 535 5.7.8 no
+        C: MAIL FROM:<a@b> AUTH=<>
+        toC: 555 5.5.4 MAIL or RCPT parameter not offered here
+        C: DATA
+        toB: DATA
+        B: 354 ok
+        toC: 354 ok
+        C: AUTH PLAIN AGEAYg==
+        C: .
+        toB: AUTH PLAIN AGEAYg==
+        toB: .
+        B: 535 5.7.8 no
+        toC: 535 5.7.8 no",
+    );
+    assert_eq!((stage.let_go, stage.finished.len(), stage.tally().auth_failures), (0, 0, 0));
+    for line in ["AUTHX PLAIN AGEAYg==", "AUTH=PLAIN AGEAYg==", "X-EXPS LOGIN YQ==", r"\x0bAUTH PLAIN AGEAYg=="] {
+        let script = format!("C: {line}\n toC: 500 5.5.1 Command not recognised\n toB: +");
+        assert_eq!(play(&settings(), known(), &script).let_go, 0, "{line}");
+    }
+    for line in [r"\x20AUTH PLAIN AGEAYg==", r"auth\x09plain\x09AGEAYg==", r"Auth  Plain  AGEAYg==\x20"] {
+        let script = format!("may wait\n C: {line}\n toB: +\n may go\n toB: {line}\n B: 535 no\n toC: 535 no");
+        let stage = play(&settings(), known(), &script);
+        assert_eq!(finished(&stage), [(AuthOutcome::Failed, 535, Some("a".to_owned()), true)], "{line}");
+    }
+}
+
+#[test]
+fn so_many_attempts_may_fail_and_no_more() {
+    const LAST: &str = "421 4.7.0 Too many failed AUTH attempts";
+    let fails = "C: AUTH PLAIN AGEAYg==\n toB: AUTH PLAIN AGEAYg==\n B: 535 no\n toC: 535 no\n";
+    let undecided = "C: AUTH PLAIN AGEAYg==\n toB: AUTH PLAIN AGEAYg==\n B: 454 later\n toC: 454 later\n";
+    for (limit, script) in
+        [(1, fails.to_owned()), (3, format!("{fails}{undecided}{fails}{undecided}{undecided}{fails}"))]
+    {
+        let stage = play(
+            &attempts(limit, 16),
+            known(),
+            &format!("{script}toC: {LAST}\n end Some(ProtocolFault(AuthFailures))\n C: AUTH PLAIN AGEAYg==\n toB: +"),
+        );
+        assert_eq!(stage.tally().auth_failures, limit);
+    }
+    // What waits behind the last one is never read.
+    play(
+        &attempts(1, 16),
+        known(),
+        &format!(
+            "C: AUTH PLAIN AGEAYg==\n C: AUTH PLAIN AGIAYg==\n toB: AUTH PLAIN AGEAYg==\n B: 535 no\n toC: 535 no\n \
+             toC: {LAST}\n toB: +"
+        ),
+    );
+    // No limit.
+    let stage = play(&attempts(0, 16), known(), &fails.repeat(9));
+    assert_eq!((stage.end, stage.tally().auth_failures), (None, 9));
+    // Somebody else has counted.
+    let over = || {
+        let mut stage = Stage::new(&settings(), known());
+        stage.aftermath = Aftermath { over: true, ..Aftermath::default() };
+        stage
+    };
+    play_on(over, &format!("{fails} toC: {LAST}\n end Some(ProtocolFault(AuthFailures))"));
+}
+
+#[test]
+fn an_exchange_has_so_many_lines_and_no_more() {
+    let open = "C: AUTH XYZ\n toB: AUTH XYZ\n B: 334 more\n toC: 334 more\n";
+    let round = "C: YQ==\n toB: YQ==\n B: 334 more\n toC: 334 more\n";
+    let stage = play(
+        &attempts(3, 4),
+        known(),
+        &format!(
+            "{open}{}C: YQ==\n C: RSET\n toC: 421 4.7.0 Too many lines in an AUTH exchange\n \
+             end Some(ProtocolFault(AuthLines))\n toB: +",
+            round.repeat(4)
+        ),
+    );
+    assert_eq!(finished(&stage), [(AuthOutcome::Abandoned, 0, None, true)]);
+    // Each exchange has its own.
+    let over = "C: *\n toB: *\n B: 501 no\n toC: 501 no\n";
+    let rounds = round.repeat(3);
+    let stage = play(&attempts(3, 4), known(), &format!("{open}{rounds}{over}{open}{rounds}{over}"));
+    assert_eq!((stage.end, stage.let_go), (None, 2));
+}
+
+#[test]
+fn who_does_not_wait_for_the_verdict_has_been_heard() {
+    use AuthOutcome::{Abandoned, Undecided};
+    let refused =
+        "C: AUTH XOAUTH2 dXNlcj1hAWF1dGg9eAEB\n toB: AUTH XOAUTH2 dXNlcj1hAWF1dGg9eAEB\n B: 334 e30=\n toC: 334 e30=\n";
+    let asked = "C: AUTH LOGIN\n toB: AUTH LOGIN\n B: 334\n toC: 334\n";
+    let named = "C: YQ==\n toB: YQ==\n B: 334\n toC: 334\n";
+    let away = "B.\n toC: 421 4.3.0 Service not available, try again later\n";
+    let sent = "C: AUTH PLAIN AGEAYg==\n toB: AUTH PLAIN AGEAYg==\n";
+    for (script, outcome, account, complete) in [
+        (format!("{refused} C."), Abandoned, Some("a"), true),
+        (format!("{asked} C."), Undecided, None, false),
+        (format!("{asked}{named} C."), Undecided, Some("a"), false),
+        (format!("{asked}{named} {away}"), Undecided, Some("a"), false),
+        (format!("{sent} {away}"), Undecided, Some("a"), true),
+    ] {
+        let stage = play(&settings(), known(), &script);
+        assert_eq!(finished(&stage), [(outcome, 0, account.map(str::to_owned), complete)], "{script}");
+        assert_eq!(stage.tally().auth_failures, 0);
+    }
+    // Who only says no more is answered, and counted.
+    let stage = play(&settings(), known(), &format!("{sent} C.\n B: 535 no\n toC: 535 no\n end Some(ClientEof)"));
+    assert_eq!(finished(&stage), [(AuthOutcome::Failed, 535, Some("a".to_owned()), true)]);
+    let stage =
+        play(&settings(), known(), &format!("{sent} B: 421 no\n toC: 421 no\n end Some(BackendRefused(Code(421)))"));
+    assert_eq!(finished(&stage), [(Undecided, 421, Some("a".to_owned()), true)]);
+}
+
+#[test]
+fn auth_can_be_withheld_from_one_client() {
+    let withheld = || {
+        let mut stage = Stage::new(&settings(), Opening::Greeting);
+        stage.withhold_auth();
+        stage
+    };
+    let stage = play_on(
+        withheld,
+        r"
+        B: 220 hi
+        toC: 220 hi
+        C: EHLO a
+        toB: EHLO a
+        B: 250-mx
+        B: 250-AUTH PLAIN LOGIN
+        B: 250-AUTH=LOGIN
+        B: 250 SIZE
+        toC: 250-mx
+        toC: 250 SIZE
+        C: AUTH PLAIN AGEAYg==
+        toC: 503 5.5.1 AUTH is not available here
+        C: MAIL FROM:<a@b> AUTH=<>
+        toC: 555 5.5.4 MAIL or RCPT parameter not offered here
+        toB: +",
+    );
+    assert_eq!(stage.events, [Event::AuthNotOffered]);
+    assert_eq!(stage.let_go, 0);
+    // Whatever was said before.
+    let offered = Opening::Dialogue { offered: Keywords::NONE.with(Keyword::Auth), transaction: false };
+    let withheld = || {
+        let mut stage = Stage::new(&settings(), offered);
+        stage.withhold_auth();
+        stage
+    };
+    play_on(withheld, "C: MAIL FROM:<a@b> AUTH=<>\n toC: 555 5.5.4 MAIL or RCPT parameter not offered here\n toB: +");
 }
 
 fn few() -> Settings {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::auth::BanRules;
 use super::inspection::{Inspection, Wrong};
 use super::table::Table;
 use super::values::{boolean, text, whole};
@@ -18,6 +19,8 @@ const MAIL: [u16; 3] = [25, 465, 587];
 /// What `[bans]` says.
 #[derive(Debug)]
 pub(super) struct BansEntry {
+    /// What it says of bans themselves.
+    pub(super) rules: BanRules,
     import: Option<Spanned<Vec<Spanned<PathBuf>>>>,
     export: Option<Spanned<PathBuf>>,
     command: Option<Spanned<Vec<Spanned<String>>>>,
@@ -47,7 +50,7 @@ impl BansEntry {
             priority: table.value("priority", priority),
             span: table.span(),
         });
-        Self { import, export, command, nftables }
+        Self { rules: BanRules::read(table), import, export, command, nftables }
     }
 
     /// Whom bans are told. Reports what cannot be, and what has no effect.

@@ -5,10 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::access::AccessEntry;
+use super::auth::{self, AuthEntry};
 use super::inspection::{Inspection, Wrong};
 use super::limits::{GreetEntry, LimitsEntry, TimeoutsEntry};
 use super::lists::DnsblEntry;
@@ -95,6 +97,7 @@ pub(super) struct GateEntry {
     bare_newline: BareNewline,
     tls: TlsEntry,
     probe_interval: Duration,
+    auth_from: Option<Vec<Spanned<IpNet>>>,
     shared: Shared,
 }
 
@@ -115,6 +118,7 @@ impl GateEntry {
         let bare_newline = table.value("bare_lf_in_data", bare_newline).map(Spanned::into_inner);
         let tls = table.section("tls", |tls| TlsEntry::read(tls, folder));
         let probe_interval = table.value("probe_interval", self::span(seconds(10)..=seconds(24 * 60 * 60)));
+        let auth_from = table.section("auth", auth::read_networks);
         let shared = Shared::read(table, folder);
 
         require(table, "listen", "[\"0.0.0.0:25\", \"[::]:25\"]");
@@ -141,6 +145,7 @@ impl GateEntry {
             bare_newline: bare_newline.unwrap_or(BareNewline::Normalize),
             tls,
             probe_interval: probe_interval.map_or(seconds(5 * 60), Spanned::into_inner),
+            auth_from,
             shared,
         }
     }
@@ -156,7 +161,13 @@ impl GateEntry {
     }
 
     /// Everything that a visit to this gate needs to know, where `above` holds what the file says for all gates.
-    pub(super) fn settings(&self, above: &Shared, dnsbl: &DnsblEntry, inspection: &Inspection) -> session::Settings {
+    pub(super) fn settings(
+        &self,
+        above: &Shared,
+        dnsbl: &DnsblEntry,
+        auth: &AuthEntry,
+        inspection: &Inspection,
+    ) -> session::Settings {
         let own = &self.shared;
         let hostname = own.hostname.as_ref().or(above.hostname.as_ref()).map(|name| name.get_ref().clone());
         let hostname = hostname.unwrap_or_default();
@@ -169,6 +180,7 @@ impl GateEntry {
             inspection.warning(header.clone(), Wrong::new(cause, remedy));
         }
         session::Settings {
+            auth_from: auth.networks(self.auth_from.as_deref(), self.offer_auth, inspection),
             name: self.name().to_owned(),
             scene: self.scene,
             listen: self.listen.iter().map(|socket| *socket.get_ref()).collect(),
@@ -191,7 +203,7 @@ impl GateEntry {
                 auth: self.offer_auth,
                 bare_newline: self.bare_newline,
                 max_errors: limits.0.errors(limits.1),
-                limits: limits.0.relay(limits.1),
+                limits: relay::Limits { auth_failures: auth.session_failures(), ..limits.0.relay(limits.1) },
                 timeouts: own.timeouts.relay(&above.timeouts),
             }),
             dialogue: limits.0.dialogue(limits.1, inspection),

@@ -12,6 +12,7 @@
 //! Whether the machine agrees (a port that is taken, a backend that is away) is left to those who try.
 
 mod access;
+mod auth;
 mod bans;
 mod control;
 mod door;
@@ -42,6 +43,7 @@ use tracing::Level;
 
 pub use problem::{Problem, Report, Severity};
 
+use self::auth::AuthEntry;
 use self::bans::BansEntry;
 use self::gate::{GateEntry, Shared, made_anywhere};
 use self::inspection::{Inspection, Wrong};
@@ -66,6 +68,8 @@ pub struct Config {
     pub dns: dns::names::Settings,
     /// How much is remembered.
     pub ledger: ledger::Settings,
+    /// What failed AUTH leads to, and what bans are.
+    pub rulings: session::rulings::Settings,
     /// Whom bans are told besides.
     pub firewall: firewall::Settings,
     /// The lists that come from outside.
@@ -161,6 +165,7 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
     let dnsbl = table.section("dnsbl", DnsblEntry::read);
     let servers = table.section("dns", |dns| dns.list("nameservers", name_server));
     let entries = table.section("ledger", |ledger| ledger.value("entries", count(1_000..=100_000_000)));
+    let auth = table.section("auth", AuthEntry::read);
     let bans = table.section("bans", |bans| BansEntry::read(bans, folder));
     let (journal_to, recent) = table.section("journal", |journal| {
         (journal.value("to", journal_target), journal.value("recent", count(0..=1 << 30)))
@@ -178,7 +183,7 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
     }
     ports::judge(&gates, admin.as_ref(), inspection);
     shared.judge_proxy(&gates, inspection);
-    let gates: Vec<_> = gates.iter().map(|gate| gate.settings(&shared, &dnsbl, inspection)).collect();
+    let gates: Vec<_> = gates.iter().map(|gate| gate.settings(&shared, &dnsbl, &auth, inspection)).collect();
     shared.judge(&gates, inspection);
     if let Some(servers) = servers.as_ref().filter(|_| !gates.is_empty())
         && gates.iter().all(|gate| gate.backend.announce != Announce::Xclient)
@@ -187,16 +192,19 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
         let wrong = Wrong::new("this has no effect: names are looked up where announce = \"xclient\"", remedy);
         inspection.warning(servers.span(), wrong);
     }
+    let hostname = gates.first().map(|gate| gate.hostname.clone()).unwrap_or_default();
     let servers = servers.map(Spanned::into_inner).unwrap_or_default();
     let asked = gates.is_empty() || made_anywhere(&gates, Test::Dnsbl);
     Config {
         dnsbl: dnsbl.wanted(asked, inspection),
         dns: dns::names::Settings { nameservers: servers.into_iter().map(Spanned::into_inner).collect() },
+        rulings: auth.settings(bans.rules, &hostname, inspection),
         firewall: bans.firewall(&gates, inspection),
         lists: bans.lists(inspection),
         gates,
         ledger: ledger::Settings {
             entries: entries.map_or(1_000_000, Spanned::into_inner),
+            decisions: bans.rules.most.unwrap_or(ledger::Settings::default().decisions),
             ..ledger::Settings::default()
         },
         admin: admin.map(Spanned::into_inner),

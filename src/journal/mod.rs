@@ -101,11 +101,13 @@ pub enum Outcome {
     Shutdown,
     /// A load balancer has seen for itself how gatepost is, and left.
     Checked,
+    /// The client was banned while it was inside.
+    Banned,
 }
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Relayed,
         Self::Refused,
         Self::Dropped,
@@ -116,6 +118,7 @@ impl Outcome {
         Self::ProtocolFault,
         Self::Shutdown,
         Self::Checked,
+        Self::Banned,
     ];
 
     /// The name in the journal and the metrics.
@@ -131,6 +134,7 @@ impl Outcome {
             Self::ProtocolFault => "protocol-fault",
             Self::Shutdown => "shutdown",
             Self::Checked => "checked",
+            Self::Banned => "banned",
         }
     }
 }

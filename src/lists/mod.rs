@@ -98,6 +98,13 @@ impl Lists {
         Self { shared, _life: Arc::new(life.drop_guard()) }
     }
 
+    /// No lists.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        let shared = Arc::new(Shared { listed: ArcSwap::default(), lists: Vec::new() });
+        Self { shared, _life: Arc::new(CancellationToken::new().drop_guard()) }
+    }
+
     /// The first list that `client` is on.
     pub fn look_up(&self, client: IpAddr) -> Option<ListName> {
         let number = self.shared.listed.load().look_up(client)?;

@@ -8,6 +8,7 @@
 //! [`Gate`]'s own verbs. Figures that others keep (lists, ledger, journal) are asked for when somebody scrapes:
 //! [`Sources`]. No type of the library shows.
 
+pub mod bans;
 mod gate;
 mod sources;
 
@@ -45,6 +46,7 @@ pub struct Metrics {
     /// Held while one is added, so that none is added twice.
     adding: Mutex<()>,
     sources: Arc<Sources>,
+    bans: bans::Bans,
     reload_successful: IntGauge,
     reload_time: IntGauge,
 }
@@ -72,6 +74,7 @@ impl Metrics {
         let families = Families::register(&registry);
         let sources = Arc::<Sources>::default();
         register(&registry, sources::Asked(Arc::clone(&sources)));
+        let bans = bans::Bans::new(&registry);
         let build = Opts::new("build_info", "Version of gatepost; always 1.")
             .const_label("version", env!("CARGO_PKG_VERSION"))
             .const_label("revision", option_env!("GATEPOST_REVISION").unwrap_or("unknown"));
@@ -94,6 +97,7 @@ impl Metrics {
             gates: ArcSwap::default(),
             adding: Mutex::new(()),
             sources,
+            bans,
             reload_successful,
             reload_time,
         }
@@ -135,6 +139,11 @@ impl Metrics {
     /// A configuration was read and could not be used; the one before stays in force.
     pub fn reload_failed(&self) {
         self.reload_successful.set(0);
+    }
+
+    /// What is counted of bans.
+    pub fn bans(&self) -> &bans::Bans {
+        &self.bans
     }
 
     /// Whom to ask for the figures that others keep.

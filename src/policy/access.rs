@@ -38,6 +38,11 @@ impl AccessList {
         Self(FirstMatch::new(entries))
     }
 
+    /// The networks that are allowed.
+    pub fn allowed(&self) -> Vec<IpNet> {
+        self.0.networks(Access::Allow)
+    }
+
     /// What the first matching entry says of `client`; [`Access::Test`] if none matches.
     pub fn look_up(&self, client: IpAddr) -> Access {
         self.0.look_up(client)
@@ -142,6 +147,21 @@ mod tests {
         let client = client.to_canonical();
         let found = entries.iter().find(|(net, _)| network::canonical(*net).contains(&client));
         found.map_or(Access::Test, |&(_, access)| access)
+    }
+
+    #[test]
+    fn the_allowed_are_told_as_networks() {
+        let net = |text: &str| network::parse(text).unwrap();
+        let list = AccessList::new(vec![
+            (net("192.0.2.64/26"), Access::Deny),
+            (net("192.0.2.0/24"), Access::Allow),
+            (net("2001:db8::/32"), Access::Allow),
+            (net("255.255.255.255"), Access::Allow),
+        ]);
+        let allowed = ["192.0.2.0/26", "192.0.2.128/25", "255.255.255.255/32", "2001:db8::/32"].map(net);
+        assert_eq!(list.allowed(), allowed);
+        assert_eq!(AccessList::default().allowed(), []);
+        assert_eq!(AccessList::new(vec![(net("::/0"), Access::Allow)]).allowed(), [net("::/0")]);
     }
 
     proptest! {

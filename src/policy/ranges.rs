@@ -8,7 +8,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
 use super::network;
 use crate::addr;
@@ -48,6 +48,15 @@ impl<V: Copy + Eq + Default> FirstMatch<V> {
             IpAddr::V4(v4) => self.v4.at(v4.to_bits()),
             IpAddr::V6(v6) => self.v6.at(v6.to_bits()),
         }
+    }
+
+    /// The networks of which `says` is said: as few and as wide as they can be.
+    pub fn networks(&self, says: V) -> Vec<IpNet> {
+        let v4 = self.v4.spans(says, u32::MAX, |from| from - 1).into_iter();
+        let v4 = v4.flat_map(|(first, last)| Ipv4Subnets::new(first.into(), last.into(), 0)).map(IpNet::V4);
+        let v6 = self.v6.spans(says, u128::MAX, |from| from - 1).into_iter();
+        let v6 = v6.flat_map(|(first, last)| Ipv6Subnets::new(first.into(), last.into(), 0)).map(IpNet::V6);
+        v4.chain(v6).collect()
     }
 
     /// How many ranges it came to.
@@ -119,6 +128,13 @@ impl<T: Copy + Ord, V: Copy + Eq + Default> Ranges<T, V> {
             self.from.push(from);
             self.says.push(says);
         }
+    }
+
+    /// The first and the last address of each range of which `says` is said; `end` is the last of all.
+    fn spans(&self, says: V, end: T, before: impl Fn(T) -> T) -> Vec<(T, T)> {
+        let next = self.from.iter().skip(1).map(|&from| before(from)).chain([end]);
+        let spans = self.from.iter().copied().zip(next).zip(&self.says);
+        spans.filter(|(_, said)| **said == says).map(|(span, _)| span).collect()
     }
 
     fn at(&self, address: T) -> V {

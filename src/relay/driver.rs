@@ -375,6 +375,7 @@ impl<W: Warden> Relay<'_, W> {
                 || self.warden.poll_release(cx).is_ready())
         {
             self.held = None;
+            self.warden.released();
         }
     }
 

@@ -44,7 +44,11 @@ pub trait Warden {
         Poll::Pending
     }
 
-    /// Something has happened. [`Event::AuthFinished`] is told here too, before [`Warden::finished`].
+    /// A reply that was held back is no longer.
+    fn released(&mut self) {}
+
+    /// Something has happened. Of an exchange that the backend answered, [`Event::AuthFinished`] is told here too, before
+    /// [`Warden::finished`].
     fn event(&mut self, event: Event);
 }
 

@@ -10,16 +10,19 @@ use super::client::{read_some, say, see_off};
 use super::connection::{self, Connection};
 use super::departure::{self, Report, depart};
 use super::dialogue::{Decision, Dialogue};
+use super::guard::Guard;
 use super::handoff::{self, Handoff, Ready, Trouble};
+use super::inside::Stay;
 use super::renewal::Renewable;
 use super::stranger::Stranger;
 use super::{Guest, House, greeting, refusal};
+use crate::addr::ClientKey;
 use crate::backend::Presence;
-use crate::journal::{Outcome, Stage};
+use crate::journal::{Outcome, Recognition, Stage};
 use crate::metrics::{BackendFailure, State};
-use crate::relay::ending::{AuthOutcome, End, Event, Tally};
-use crate::relay::{self, NoTls, Sides, Warden, Wire};
-use crate::screen::{Evidence, Screen, Test, Verdict};
+use crate::relay::ending::{End, Tally};
+use crate::relay::{self, NoTls, Sides, Wire};
+use crate::screen::{Screen, Test, Verdict};
 
 /// A stranger's greet wait is over.
 pub(super) fn spawn(house: Arc<House>, stranger: Stranger, client: TcpStream) {
@@ -39,7 +42,8 @@ pub(super) fn spawn_known(house: Arc<House>, guest: Guest, screen: Option<Screen
         let report = Report { screen, ..Report::default() };
         let client = Connection::new(client, &guest.gate);
         if let Some((guest, report, client)) = secured(&house, guest, report, client).await {
-            direct(&house, guest, report, false, client).await;
+            let stay = stay(&house, &guest);
+            direct(&house, guest, report, false, client, stay).await;
         }
     });
 }
@@ -63,14 +67,15 @@ pub(super) fn lost(house: &House, guest: Guest, error: &io::Error) {
 pub(super) async fn stranger_visit<C: Wire>(house: &House, stranger: Stranger, client: C) {
     let Stranger { guest, screen, teased, said, .. } = stranger;
     let needs_dialogue = screen.needs_dialogue();
+    let stay = stay(house, &guest);
     let report = Report { screen: Some(screen), said, ..Report::default() };
     let client = Connection::new(client, &guest.gate);
     let Some((guest, report, client)) = secured(house, guest, report, client).await else { return };
     if needs_dialogue {
-        Box::pin(screened(house, guest, report, client)).await;
+        Box::pin(screened(house, guest, report, client, stay)).await;
     } else {
         conclude(house, &guest, &report);
-        direct(house, guest, report, teased, client).await;
+        direct(house, guest, report, teased, client, stay).await;
     }
 }
 
@@ -106,6 +111,19 @@ async fn secured<C: Wire>(
     None
 }
 
+/// Counts the client among those who are inside, so that it can be put out. Nobody puts out who is allow-listed.
+fn stay(house: &House, guest: &Guest) -> Option<Stay> {
+    (guest.recognition != Recognition::Allowed).then(|| house.rulings.inside.enter(ClientKey::of(guest.client.ip())))
+}
+
+/// Waits until the client is put out.
+async fn put_out(stay: Option<&Stay>) {
+    match stay {
+        Some(stay) => stay.put_out().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Measures a replay.
 async fn timed(guest: &Guest, replay: impl Future<Output = Handoff>) -> Handoff {
     let decided = Instant::now();
@@ -123,13 +141,20 @@ fn conclude(house: &House, guest: &Guest, report: &Report) {
 }
 
 /// Handed off before a word was said: the backend's own greeting is the client's.
-async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased: bool, mut client: Connection<C>) {
+async fn direct<C: Wire>(
+    house: &House,
+    guest: Guest,
+    mut report: Report,
+    teased: bool,
+    mut client: Connection<C>,
+    stay: Option<Stay>,
+) {
     let decided = Instant::now();
     let visitor = guest.visitor(client.facts(), departure::total(report.screen.as_ref()));
     match handoff::direct(&guest, visitor, teased).await {
         Ok(ready) => {
             guest.gate.metrics.handed_off(decided.elapsed());
-            relayed(house, guest, report, client, ready, Vec::new()).await;
+            relayed(house, guest, report, client, ready, Vec::new(), stay).await;
         }
         Err(failure) => {
             guest.gate.metrics.backend_failed(failure.kind());
@@ -155,7 +180,13 @@ async fn direct<C: Wire>(house: &House, guest: Guest, mut report: Report, teased
 }
 
 /// gatepost speaks with the client itself, until the point of decision.
-async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut client: Connection<C>) {
+async fn screened<C: Wire>(
+    house: &House,
+    mut guest: Guest,
+    report: Report,
+    mut client: Connection<C>,
+    stay: Option<Stay>,
+) {
     if let Some(presence) = &mut guest.presence {
         presence.moves_to(State::Dialogue);
     }
@@ -164,7 +195,13 @@ async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut 
     let mut decision = if withheld { Decision::Listen } else { dialogue.greet().await };
     let (stage, outcome) = loop {
         match decision {
-            Decision::Listen => decision = dialogue.listen().await,
+            Decision::Listen => {
+                decision = tokio::select! {
+                    biased;
+                    () = put_out(stay.as_ref()) => Decision::Over(Outcome::Banned),
+                    decision = dialogue.listen() => decision,
+                }
+            }
             Decision::Over(outcome) => break (Stage::Dialogue, outcome),
             Decision::HandOff => {
                 // It has passed, whatever becomes of the backend now: its retry need not wait again.
@@ -174,7 +211,7 @@ async fn screened<C: Wire>(house: &House, mut guest: Guest, report: Report, mut 
                 match timed(&guest, handoff::replay(&guest, visitor, dialogue.replay())).await {
                     Handoff::Ready(ready) => {
                         let (report, inbox) = dialogue.leave();
-                        return relayed(house, guest, report, client, ready, inbox).await;
+                        return relayed(house, guest, report, client, ready, inbox, stay).await;
                     }
                     Handoff::Refused { reply, closing } => {
                         dialogue.report.backend = true;
@@ -250,6 +287,7 @@ async fn relayed<C: Wire>(
     mut client: Connection<C>,
     ready: Ready,
     client_bytes: Vec<u8>,
+    stay: Option<Stay>,
 ) {
     let Ready { backend, backend_bytes, opening, hello } = ready;
     let trace = guest.trace(&house.clock, hello);
@@ -264,15 +302,20 @@ async fn relayed<C: Wire>(
     let settings = &guest.gate.settings.relay;
     let drained = house.draining.cancelled();
     let mut so_far = Tally::default();
-    let watch = Watch { may_auth: guest.may_auth(), screen: report.screen.as_mut(), so_far: &mut so_far };
+    let guard = Guard::new(house, &guest, report.screen.as_mut(), &mut so_far);
     let ending = tokio::select! {
         biased;
-        ending = relay::run_traced(sides, opening, settings, trace, drained, watch) => ending,
+        ending = relay::run_traced(sides, opening, settings, trace, drained, guard) => ending,
         () = house.cut.cancelled() => {
             report.note = Some("cut off: it did not end in the time that a stop gives".to_owned());
             report.tally = so_far;
             report.tls = client.facts().cloned();
             return depart(house, guest, Stage::Relay, Outcome::Shutdown, report);
+        }
+        () = put_out(stay.as_ref()) => {
+            report.tally = so_far;
+            report.tls = client.facts().cloned();
+            return depart(house, guest, Stage::Relay, Outcome::Banned, report);
         }
     };
     if ending.tally.auth_not_offered > 0
@@ -295,35 +338,4 @@ async fn relayed<C: Wire>(
     drop(client);
     let outcome = failure.map_or_else(|| handoff::outcome(&ending.end), connection::outcome);
     depart(house, guest, Stage::Relay, outcome, report);
-}
-
-/// What a visit sees of its relay while that runs.
-struct Watch<'v> {
-    may_auth: bool,
-    screen: Option<&'v mut Screen>,
-    so_far: &'v mut Tally,
-}
-
-impl Warden for Watch<'_> {
-    fn offers_auth(&self) -> bool {
-        self.may_auth
-    }
-
-    fn event(&mut self, event: Event) {
-        count(self.so_far, event);
-        // A client that tries AUTH where none is offered is found out here too, if it was let through before.
-        if let (Event::AuthNotOffered, Some(screen)) = (event, &mut self.screen) {
-            screen.observe(Evidence::TriedAuth);
-        }
-    }
-}
-
-/// Takes down what would be lost with a relay that is cut off.
-fn count(tally: &mut Tally, event: Event) {
-    match event {
-        Event::MessageAccepted => tally.messages += 1,
-        Event::AuthFinished { outcome: AuthOutcome::Succeeded, .. } => tally.auth_successes += 1,
-        Event::AuthFinished { outcome: AuthOutcome::Failed, .. } => tally.auth_failures += 1,
-        _ => {}
-    }
 }

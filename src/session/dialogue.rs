@@ -497,6 +497,9 @@ impl<'a, C: Wire> Dialogue<'a, C> {
         if self.guest.may_auth() && self.client.tls().bars_auth() {
             return error(538, Enhanced(5, 7, 11), "STARTTLS first: AUTH needs TLS here");
         }
+        if !self.guest.may_auth() {
+            self.house.tried_auth(self.guest);
+        }
         if !self.guest.may_auth()
             && let Some(test) = self.observe(Evidence::TriedAuth)
         {

@@ -14,6 +14,7 @@ use slab::Slab;
 use tokio::io::Interest as Readiness;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::arrival::{Accepted, Arrival, Door};
@@ -21,9 +22,10 @@ use super::introduction::Fault;
 use super::pregreet::{Introduced, Lot};
 use super::recall::{Recall, recall};
 use super::seldom::Seldom;
-use super::{Gate, Guest, House, attend, limits, refusal};
+use super::{Gate, Guest, House, attend, limits, refusal, rulings};
 use crate::dnsbl::Answer;
 use crate::journal::{Outcome, Recognition, Stage};
+use crate::ledger::decisions::Held;
 use crate::metrics::{AcceptError, State};
 use crate::policy::class::Class;
 
@@ -41,6 +43,9 @@ const BACKLOG: usize = 4096;
 
 /// A line about accepting that goes wrong is logged at most this often.
 const COMPLAINT: Duration = Duration::from_secs(10);
+
+/// How long after a ban those who wait are looked through: several that come close together cost one look.
+const SEARCH: Duration = Duration::from_millis(100);
 
 /// What the server tells a running lane.
 #[derive(Debug)]
@@ -60,6 +65,10 @@ pub struct Lane {
     lot: Lot,
     answers: UnboundedReceiver<Answer>,
     complaint: Seldom,
+    /// Changes when somebody was banned.
+    banned: watch::Receiver<u64>,
+    /// When those who wait are looked through for whoever was banned; not due if nothing.
+    search: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -92,6 +101,8 @@ impl Lane {
         let poll = AsyncFd::with_interest(PollFd(poll), Readiness::READABLE)?;
         let (to, answers) = mpsc::unbounded_channel();
         Ok(Self {
+            banned: house.rulings.banned(),
+            search: None,
             lot: Lot::new(Arc::clone(&house), registry, DOORS, to),
             poll,
             house,
@@ -147,11 +158,17 @@ impl Lane {
                         self.dispatch(&events);
                     }
                 }
+                Ok(()) = self.banned.changed(), if self.search.is_none() => self.search = Some(Instant::now() + SEARCH),
                 () = &mut alarm, if due.is_some() => {}
                 () = tokio::task::yield_now(), if busy => {}
             }
             self.accept();
             self.lot.expire(Instant::now());
+            if self.search.is_some_and(|due| due <= Instant::now()) {
+                self.search = None;
+                self.banned.mark_unchanged();
+                self.lot.put_out_banned();
+            }
         }
     }
 
@@ -215,7 +232,7 @@ impl Lane {
 
     fn next_deadline(&mut self) -> Option<Instant> {
         let paused = self.doors.iter().filter_map(|(_, entrance)| entrance.paused).min();
-        self.lot.next_deadline().into_iter().chain(paused).min()
+        self.lot.next_deadline().into_iter().chain(paused).chain(self.search).min()
     }
 
     fn accept(&mut self) {
@@ -305,6 +322,7 @@ impl Lane {
                 guest.presence = Some(gate.metrics.present(State::Parked));
                 self.lot.park(arrival.socket, guest, screen);
             }
+            Recall::Banned(held) => self.meet_banned(gate, arrival, held.as_deref()),
             Recall::Denied => {
                 let guest = self.guest(gate, &arrival, Recognition::Denied);
                 let reply = refusal::denied(&guest);
@@ -314,6 +332,25 @@ impl Lane {
                 let guest = self.guest(gate, &arrival, recognition);
                 limits::turn_away(&mut self.lot, arrival.socket, guest, Stage::Recall, full);
             }
+        }
+    }
+
+    /// A banned client has come. That is no visit, and leaves no record.
+    fn meet_banned(&mut self, gate: &Arc<Gate>, arrival: Arrival, held: Option<&Held>) {
+        if let Some(held) = held {
+            held.knock();
+        }
+        let rulings = &self.house.rulings;
+        rulings.metrics.turn_away();
+        let settings = rulings.settings();
+        match settings.answer {
+            rulings::Answer::Close => drop(arrival.socket),
+            rulings::Answer::Temporary | rulings::Answer::Permanent => {
+                let guest = self.guest(gate, &arrival, Recognition::Denied);
+                let reply = refusal::banned(&guest, settings.answer == rulings::Answer::Permanent);
+                self.lot.tell_banned(arrival.socket, &guest, &reply);
+            }
+            rulings::Answer::Hold => self.lot.hold_banned(arrival.socket, settings.held),
         }
     }
 

@@ -9,15 +9,22 @@ use mio::net::TcpStream;
 use super::departure::Report;
 use super::pregreet::Lot;
 use super::{Gate, Guest, House, refusal};
+use crate::addr::ClientKey;
 use crate::journal::{Outcome, Stage};
 use crate::metrics::Limit;
 use crate::policy::class::Class;
 use crate::policy::quota::{Full, Place};
 use crate::screen::Tests;
+use crate::time::Timestamp;
 
-/// The class of a client of which the tests in `due` have still to be passed.
-pub(super) fn class(due: Tests) -> Class {
-    if due.is_empty() { Class::Passed } else { Class::Unknown }
+/// The class of a client of which the tests in `due` have still to be passed. Somebody that logs in now and then makes a
+/// mistake now and then: only what is not known to be good is bad for it.
+pub(super) fn class(house: &House, client: IpAddr, due: Tests, now: Timestamp) -> Class {
+    if due.is_empty() {
+        return Class::Passed;
+    }
+    let bad = house.ledger.is_bad(ClientKey::of(client), &house.rulings.settings().rules, now);
+    if bad { Class::Bad } else { Class::Unknown }
 }
 
 /// Takes a place for a client.

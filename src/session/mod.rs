@@ -20,6 +20,7 @@
 //! own. It becomes a task when there is something to say to it.
 
 pub mod arrival;
+mod attempts;
 mod attend;
 mod client;
 mod connection;
@@ -27,7 +28,9 @@ mod deadlines;
 mod departure;
 mod dialogue;
 mod greeting;
+mod guard;
 mod handoff;
+mod inside;
 mod introduction;
 mod lane;
 mod limits;
@@ -35,7 +38,7 @@ mod pregreet;
 mod recall;
 mod refusal;
 mod renewal;
-mod rulings;
+pub mod rulings;
 mod seldom;
 mod stranger;
 mod stress;
@@ -57,7 +60,7 @@ use crate::dnsbl::Dnsbl;
 use crate::journal::{Journal, Recognition, VisitId, VisitIds};
 use crate::ledger::Ledger;
 use crate::metrics::{self, Metrics, Presence};
-use crate::policy::access::AccessList;
+use crate::policy::access::{Access, AccessList};
 use crate::policy::quota::{self, Place, Sessions};
 use crate::relay::Trace;
 use crate::smtp::xclient::HostName;
@@ -65,11 +68,12 @@ use crate::time::Timestamp;
 use crate::tls::Facts;
 use crate::{backend, proxy_header, relay, screen};
 
+use rulings::Rulings;
+
 pub use arrival::Door;
 pub use connection::{Here, Tls};
 pub use introduction::Proxies;
 pub use lane::{Lane, Order};
-pub use rulings::NotBanned;
 pub use stress::Stress;
 
 /// What a gate is for; decides defaults only.
@@ -106,6 +110,8 @@ pub struct Settings {
     pub limits: quota::Settings,
     /// Where TLS with clients ends.
     pub tls: Tls,
+    /// From which networks AUTH is open, if not from all.
+    pub auth_from: Option<Arc<AccessList>>,
     /// The MTA.
     pub backend: Arc<backend::Settings>,
     /// How the dialogue is followed.
@@ -153,6 +159,8 @@ pub struct House {
     pub clock: Clock,
     /// What is remembered of clients.
     pub ledger: Ledger,
+    /// What is decided of clients at run time.
+    pub rulings: Rulings,
     /// The sessions that are open.
     pub sessions: Arc<Sessions>,
     /// Whether there are so many of them that strangers are hurried.
@@ -200,7 +208,9 @@ pub struct Guest {
 impl Guest {
     /// Whether AUTH is offered to the client at all, where it is to be had.
     pub(crate) fn may_auth(&self) -> bool {
-        self.gate.settings.relay.auth
+        let gate = &self.gate.settings;
+        let from_there = |networks: &Arc<AccessList>| networks.look_up(self.client.ip()) == Access::Allow;
+        gate.relay.auth && gate.auth_from.as_ref().is_none_or(from_there)
     }
 
     /// The client as the backend is to hear of it; `tls` is what was agreed on with it by now, `score` what the lists made

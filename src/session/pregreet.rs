@@ -15,6 +15,7 @@
 //! Behind a load balancer the lot is also where PROXY headers are awaited (`header`): those who are announced leave it, and
 //! come back as strangers if that is what they are.
 
+mod banned;
 mod header;
 
 use std::io::{Read, Write};
@@ -58,6 +59,8 @@ pub(super) struct Lot {
     answers: UnboundedSender<Answer>,
     round: u32,
     leaving: usize,
+    /// Banned clients that are held.
+    held: usize,
     complaints: Complaints,
 }
 
@@ -84,6 +87,10 @@ enum Who {
     Leaving {
         said: usize,
     },
+    /// Banned, and held in silence.
+    Held {
+        said: usize,
+    },
 }
 
 impl Lot {
@@ -102,6 +109,7 @@ impl Lot {
             answers,
             round: 0,
             leaving: 0,
+            held: 0,
             complaints: Complaints::new(),
         }
     }
@@ -201,7 +209,8 @@ impl Lot {
         }
         self.hear(index);
         // The poll is edge-triggered: a close that came together with the last bytes is not told of again.
-        if closed && self.places.get(index).is_some_and(|place| matches!(place.who, Who::Leaving { .. })) {
+        let goes = |place: &Place| matches!(place.who, Who::Leaving { .. } | Who::Held { .. });
+        if closed && self.places.get(index).is_some_and(goes) {
             self.vacate(index);
         }
         None
@@ -211,7 +220,7 @@ impl Lot {
         let Some(place) = self.places.get_mut(index) else { return };
         match &mut place.who {
             Who::Unannounced(_) => {}
-            Who::Leaving { said } => {
+            Who::Leaving { said } | Who::Held { said } => {
                 if drain(&mut place.socket, said) == Drained::Over {
                     self.vacate(index);
                 }
@@ -258,7 +267,7 @@ impl Lot {
                     self.header_is_late(index);
                     continue;
                 }
-                Who::Leaving { .. } => {
+                Who::Leaving { .. } | Who::Held { .. } => {
                     self.vacate(index);
                     continue;
                 }
@@ -296,6 +305,7 @@ impl Lot {
                     self.dismiss(index, &reply, Outcome::Shutdown);
                 }
                 Some(Who::Unannounced(_)) => self.dismiss_unannounced(index),
+                Some(Who::Held { .. }) => drop(self.vacate(index)),
                 Some(Who::Leaving { .. }) | None => {}
             }
         }
@@ -402,8 +412,10 @@ impl Lot {
     /// Closing the socket takes it out of the poll.
     fn vacate(&mut self, index: usize) -> Option<Place> {
         let place = self.places.try_remove(index)?;
-        if matches!(place.who, Who::Leaving { .. }) {
-            self.leaving -= 1;
+        match place.who {
+            Who::Leaving { .. } => self.leaving -= 1,
+            Who::Held { .. } => self.held -= 1,
+            Who::Unannounced(_) | Who::Waiting(_) => {}
         }
         Some(place)
     }

@@ -1,10 +1,13 @@
 //! Recall: one look-up, and who the client is to us: access list, places, standing. Nothing here waits.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use super::rulings::Ruling;
 use super::{Gate, House, limits};
 use crate::addr::ClientKey;
 use crate::journal::Recognition;
+use crate::ledger::decisions::Held;
 use crate::policy::access::Access;
 use crate::policy::class::Class;
 use crate::policy::quota::{Full, Place};
@@ -19,6 +22,8 @@ pub(super) enum Recall {
     Stranger(Place, Screen),
     /// Not let in by the access list.
     Denied,
+    /// Not let in for what it did before, or for what a list from outside says.
+    Banned(Option<Arc<Held>>),
     /// Over a limit, whoever it is.
     Full(Recognition, Full),
 }
@@ -30,18 +35,23 @@ pub(super) fn recall(house: &House, gate: &Gate, client: IpAddr) -> Recall {
     if access == Access::Deny {
         return Recall::Denied;
     }
-    if access == Access::Allow {
-        return match limits::enter(house, gate, client, Class::Allowed) {
-            Ok(place) => Recall::Known(Recognition::Allowed, place, None),
-            Err(full) => Recall::Full(Recognition::Allowed, full),
-        };
-    }
     let now = house.clock.now();
+    let ruling = if access == Access::Allow { Ruling::Allowed } else { house.ruling(gate, client, now) };
+    match ruling {
+        Ruling::None => {}
+        Ruling::Allowed => {
+            return match limits::enter(house, gate, client, Class::Allowed) {
+                Ok(place) => Recall::Known(Recognition::Allowed, place, None),
+                Err(full) => Recall::Full(Recognition::Allowed, full),
+            };
+        }
+        Ruling::Banned(banned) => return Recall::Banned(banned),
+    }
     let standing = house.ledger.recall(ClientKey::of(client), now);
     // Before a screen is opened: whoever floods us costs no more than look-ups.
     let due = settings.screen.due(&standing, now);
     let recognition = if due.is_empty() { Recognition::Remembered } else { Recognition::Stranger };
-    let place = match limits::enter(house, gate, client, limits::class(due)) {
+    let place = match limits::enter(house, gate, client, limits::class(house, client, due, now)) {
         Ok(place) => place,
         Err(full) => return Recall::Full(recognition, full),
     };

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | a failed test | 550 | 521 |
 //! | the access list | – | 521 |
+//! | a ban | – | 421 or 521, where a banned client is told at all |
 //! | a load balancer that does not say who the client is, or is not ours | – | 421 |
 //! | our own limits, our own or the backend's trouble | – | 421 |
 
@@ -72,6 +73,13 @@ fn named(screen: &Screen, test: Test) -> String {
 pub(super) fn denied(guest: &Guest) -> Vec<u8> {
     let text = format!("Service unavailable; client [{}] is denied by local policy", guest.client.ip());
     write(guest, DROPPED, Enhanced(5, 7, 1), text)
+}
+
+/// The client is banned.
+pub(super) fn banned(guest: &Guest, permanent: bool) -> Vec<u8> {
+    let (code, enhanced) = if permanent { (DROPPED, Enhanced(5, 7, 1)) } else { (CLOSING, Enhanced(4, 7, 1)) };
+    let text = format!("Service unavailable; client [{}] is banned for what it did before", guest.client.ip());
+    write(guest, code, enhanced, text)
 }
 
 /// The client has too many sessions open.

@@ -1,105 +1,421 @@
-//! Rulings: what is decided of clients at run time, and what follows from it.
+//! Rulings: what is decided of clients at run time, and all that follows from it.
+//!
+//! ```text
+//!  failed AUTH ──► guard ──┐                       ┌─► the ledger (kept, shared): the next connection meets it at the door
+//!  an operator ────────────┼─► rule ── in force? ──┼─► live sessions of the network end
+//!  another host ───────────┘                       ├─► the firewall
+//!                                                  └─► one log line
+//! ```
+//!
+//! Nobody is banned automatically who is allow-listed at any gate, a load balancer of ours, or a backend; an operator is
+//! told so.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use hashbrown::HashSet;
 use ipnet::IpNet;
+use tokio::sync::watch;
 
-use super::House;
+use super::attempts::Attempts;
+use super::inside::Inside;
+use super::{Gate, House};
+use crate::firewall::Firewall;
 use crate::ledger::decisions::{Decided, Held};
+use crate::lists::Lists;
+use crate::metrics::bans::Bans;
+use crate::policy::access::{Access, AccessList};
 use crate::policy::ban::{Decision, EVIDENCE_LIMIT, Reason, What, plain, who};
+use crate::policy::guard::Rules;
 use crate::policy::network;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, format_span};
 
-/// How long it is remembered that a decision was lifted.
+/// How long it is remembered that a decision was lifted, so that a host that was away meanwhile hears of it: longer than any
+/// automatic ban.
 const LIFTED: Duration = Duration::from_secs(8 * 24 * 60 * 60);
+
+/// For how long the firewall is told of a ban that has no end; it is told again before that is over.
+const FOR_EVER: Duration = Duration::from_secs(21 * 24 * 60 * 60);
+
+/// What a banned client meets at the door.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Answer {
+    /// The connection is closed without a word.
+    #[default]
+    Close,
+    /// One line, 421: come again later.
+    Temporary,
+    /// One line, 521: do not come again.
+    Permanent,
+    /// Silence, until it loses its patience or we do.
+    Hold,
+}
+
+/// How account names are shown in logs, evidence and the API.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Names {
+    /// As they are.
+    Plain,
+    /// The first digits of a digest: the same account looks the same, and its name is not told.
+    #[default]
+    Hashed,
+    /// Not at all.
+    Hidden,
+}
+
+/// What the file says of the guard and of bans.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What leads to a ban, and for how long.
+    pub rules: Arc<Rules>,
+    /// Names that nobody has, normalised.
+    pub honeypots: HashSet<Box<[u8]>>,
+    /// How account names are shown.
+    pub names: Names,
+    /// How many AUTH attempts of one client may be with the backends at once.
+    pub parallel: usize,
+    /// How long the reply to a failed AUTH is held back.
+    pub delay: Duration,
+    /// The most replies that are held back at once.
+    pub delayed: u32,
+    /// What banned clients meet.
+    pub answer: Answer,
+    /// The most banned connections that are held at once, in each lane.
+    pub held: usize,
+    /// Our name, where we decide.
+    pub node: Box<str>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rules: Arc::new(Rules::default()),
+            honeypots: HashSet::new(),
+            names: Names::default(),
+            parallel: 4,
+            delay: Duration::ZERO,
+            delayed: 100,
+            answer: Answer::default(),
+            held: 1000,
+            node: "gatepost".into(),
+        }
+    }
+}
 
 /// Why an operator's word is not carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotBanned {
     /// It is ours.
-    #[error("{0} is allow-listed, a load balancer of ours or a backend: it is never banned; ban a network without it")]
+    #[error(
+        "{0} is allow-listed, a load balancer of ours or a backend: it is never banned; take it off the list first, or ban a \
+         network without it"
+    )]
     Exempt(IpNet),
     /// Another word of an operator's of the same moment.
     #[error("something else was decided of {0} at the same moment; say it again")]
     Outweighed(IpNet),
     /// There is no room.
-    #[error("there is no room for a decision on {0}; lift some of them first")]
-    Full(IpNet),
+    #[error("as many networks are banned or allowed as there is room for; see `max` in [bans], or unban some")]
+    Full,
+}
+
+/// Whom nothing bans.
+#[derive(Debug, Default)]
+struct Exempt {
+    list: AccessList,
+    networks: Vec<IpNet>,
+}
+
+impl Exempt {
+    fn has(&self, client: IpAddr) -> bool {
+        self.list.look_up(client) == Access::Allow
+    }
+
+    /// Whether all of `network` is exempt, or what is exempt lies within it.
+    fn touches(&self, network: IpNet) -> bool {
+        self.networks.iter().any(|ours| ours.contains(&network) || network.contains(ours))
+    }
+}
+
+/// What rulings need. Shared by reference.
+#[derive(Debug)]
+pub struct Rulings {
+    /// What the file says; a reload swaps it.
+    settings: ArcSwap<Settings>,
+    exempt: ArcSwap<Exempt>,
+    /// Lists of networks from outside.
+    lists: ArcSwap<Lists>,
+    pub(super) firewall: ArcSwap<Firewall>,
+    pub(super) attempts: Arc<Attempts>,
+    pub(super) inside: Arc<Inside>,
+    /// Counts bans: those who wait in a lot are looked through when it changes.
+    banned: watch::Sender<u64>,
+    /// Replies that are held back now.
+    pub(super) delayed: AtomicU32,
+    /// What is counted.
+    pub(super) metrics: Bans,
+    /// The knocks that the log has told of.
+    told: AtomicU64,
+}
+
+impl Rulings {
+    /// Rulings by `settings`, that are told to `firewall`.
+    pub fn new(settings: Settings, firewall: Firewall, lists: Lists, metrics: Bans) -> Self {
+        Self {
+            settings: ArcSwap::from_pointee(settings),
+            exempt: ArcSwap::default(),
+            lists: ArcSwap::from_pointee(lists),
+            firewall: ArcSwap::from_pointee(firewall),
+            attempts: Attempts::new(),
+            inside: Inside::new(),
+            banned: watch::Sender::new(0),
+            delayed: AtomicU32::new(0),
+            metrics,
+            told: AtomicU64::new(0),
+        }
+    }
+
+    /// Rulings that nobody is told of, with no lists.
+    #[cfg(test)]
+    pub(crate) fn quiet(settings: Settings, metrics: Bans) -> Self {
+        let firewall = Firewall::open(crate::firewall::Settings::default(), crate::clock::Clock::system());
+        Self::new(settings, firewall, Lists::none(), metrics)
+    }
+
+    /// What the file says.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// From now on the file says this.
+    pub fn set(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// From now on nobody in `networks` is banned.
+    pub fn set_exempt(&self, networks: Vec<IpNet>) {
+        let list = AccessList::new(networks.iter().map(|network| (*network, Access::Allow)).collect());
+        self.firewall.load().set_exempt(networks.clone());
+        self.exempt.store(Arc::new(Exempt { list, networks }));
+    }
+
+    /// The lists from outside.
+    pub fn lists(&self) -> Arc<Lists> {
+        self.lists.load_full()
+    }
+
+    /// From now on these lists count.
+    pub fn set_lists(&self, lists: Lists) {
+        self.lists.store(Arc::new(lists));
+    }
+
+    /// Who is told of bans.
+    pub fn firewall(&self) -> Arc<Firewall> {
+        self.firewall.load_full()
+    }
+
+    /// Changes whenever somebody was banned.
+    pub(super) fn banned(&self) -> watch::Receiver<u64> {
+        self.banned.subscribe()
+    }
+}
+
+/// What is known at the door of a client that the access list says nothing of.
+#[derive(Debug)]
+pub(super) enum Ruling {
+    /// Nothing.
+    None,
+    /// It is allowed at run time.
+    Allowed,
+    /// It is not let in: by a decision, or else by a list from outside.
+    Banned(Option<Arc<Held>>),
 }
 
 impl House {
+    /// What was decided of a client of `gate`.
+    pub(super) fn ruling(&self, gate: &Gate, client: IpAddr, now: Timestamp) -> Ruling {
+        let rulings = &self.rulings;
+        // While an operator only observes, nobody but he bans.
+        let observes = gate.settings.screen.observe;
+        let banned = match self.ledger.decisions().of(client, now) {
+            Some(held) if held.decision.what == What::Allow => return Ruling::Allowed,
+            Some(held) if !observes || held.decision.reason == Reason::Operator => Some(held),
+            _ if !observes && rulings.lists.load().look_up(client).is_some() => None,
+            _ => return Ruling::None,
+        };
+        if rulings.exempt.load().has(client) { Ruling::None } else { Ruling::Banned(banned) }
+    }
+
+    /// Carries a decision out, whoever made it.
+    pub fn rule(&self, network: IpNet, decision: Decision) -> Decided {
+        let decided = self.ledger.decisions().decide(network, decision);
+        let Decided::InForce(held) = &decided else { return decided };
+        let Held { network, decision, .. } = &**held;
+        let rulings = &self.rulings;
+        match decision.what {
+            What::Ban => {
+                rulings.metrics.banned(decision.reason);
+                self.tell_firewall(held);
+                rulings.inside.put_out(*network);
+                rulings.banned.send_modify(|count| *count = count.wrapping_add(1));
+            }
+            What::Allow | What::Lifted => {
+                rulings.firewall.load().unban(*network);
+                self.ledger.forget(*network);
+            }
+        }
+        log(held, self.clock.now());
+        decided
+    }
+
     /// Bans a network at an operator's word, for so long or for ever.
     pub fn ban(
         &self,
         network: IpNet,
         span: Option<Duration>,
-        who: &str,
+        by: &str,
         evidence: &str,
     ) -> Result<Arc<Held>, NotBanned> {
-        if network.contains(&IpAddr::from([127, 0, 0, 1])) {
+        let network = network::canonical(network);
+        let exempt = self.rulings.exempt.load();
+        if exempt.networks.iter().any(|ours| ours.contains(&network)) {
             return Err(NotBanned::Exempt(network));
         }
-        self.operators(network, What::Ban, span, who, evidence)
+        self.operators(What::Ban, network, span, by, evidence)
     }
 
-    /// Allows a network at an operator's word.
+    /// Lets a network in at an operator's word, whatever else is known of it; what was counted of it is forgotten.
     pub fn allow(
         &self,
         network: IpNet,
         span: Option<Duration>,
-        who: &str,
+        by: &str,
         evidence: &str,
     ) -> Result<Arc<Held>, NotBanned> {
-        self.operators(network, What::Allow, span, who, evidence)
+        self.operators(What::Allow, network::canonical(network), span, by, evidence)
     }
 
-    /// Lifts every ban and allowance of `network` and of what lies within it, and forgets the counters that led there.
-    pub fn lift(&self, network: IpNet, who: &str) -> Vec<Arc<Held>> {
+    /// Lifts every ban and allowance of `network` and of what lies within it, and forgets the counts that led there.
+    /// Answers what was lifted.
+    pub fn lift(&self, network: IpNet, by: &str) -> Vec<Arc<Held>> {
         let network = network::canonical(network);
         let now = self.clock.now();
-        let mut lifted = self.ledger.decisions().all(now);
-        lifted.retain(|held| network.contains(&held.network) && held.decision.what != What::Lifted);
+        let all = self.ledger.decisions().all(now);
+        let lifted: Vec<_> = all
+            .into_iter()
+            .filter(|held| network.contains(&held.network) && held.decision.what != What::Lifted)
+            .collect();
         for held in &lifted {
-            let decision = self.word(What::Lifted, Some(LIFTED), who, "", now);
-            self.ledger.decisions().decide(held.network, decision);
+            let _ = self.operators(What::Lifted, held.network, Some(LIFTED), by, "");
         }
+        // Also where nothing was decided yet: the counts may be near it.
         self.ledger.forget(network);
         lifted
     }
 
-    /// Carries a decision out, whoever made it.
-    pub fn rule(&self, network: IpNet, decision: Decision) -> Decided {
-        self.ledger.decisions().decide(network, decision)
-    }
-
     fn operators(
         &self,
-        network: IpNet,
         what: What,
+        network: IpNet,
         span: Option<Duration>,
-        who: &str,
+        by: &str,
         evidence: &str,
     ) -> Result<Arc<Held>, NotBanned> {
-        let decision = self.word(what, span, who, evidence, self.clock.now());
-        match self.rule(network, decision) {
-            Decided::InForce(held) => Ok(held),
-            Decided::Outweighed(_) => Err(NotBanned::Outweighed(network)),
-            Decided::Full => Err(NotBanned::Full(network)),
-        }
-    }
-
-    fn word(&self, what: What, span: Option<Duration>, name: &str, evidence: &str, now: Timestamp) -> Decision {
-        Decision {
+        let begin = self.clock.now();
+        let decision = Decision {
             what,
             reason: Reason::Operator,
             count: 0,
             level: 0,
-            begin: now,
-            until: span.map(|span| now.plus(span)),
-            who: who(name),
+            begin,
+            until: span.map(|span| begin.plus(span)),
+            who: who(by),
             evidence: plain(evidence, EVIDENCE_LIMIT),
+        };
+        match self.rule(network, decision) {
+            Decided::InForce(held) => Ok(held),
+            Decided::Outweighed(_) => Err(NotBanned::Outweighed(network)),
+            Decided::Full => Err(NotBanned::Full),
         }
+    }
+
+    /// Whether nothing may ban `network` automatically.
+    pub(super) fn is_exempt(&self, network: IpNet) -> bool {
+        self.rulings.exempt.load().touches(network)
+    }
+
+    /// Tells the firewall of every ban that is in force: at the start, and once in a while of those that have no end.
+    pub fn restore_firewall(&self) {
+        let now = self.clock.now();
+        let bans = self.ledger.decisions().all(now).into_iter().filter(|held| held.decision.what == What::Ban);
+        let told = bans.map(|held| (held.network, outside(&held, now), held.decision.reason.name()));
+        self.rulings.firewall.load().restore(told);
+    }
+
+    fn tell_firewall(&self, held: &Held) {
+        let until = outside(held, self.clock.now());
+        self.rulings.firewall.load().ban(held.network, until, held.decision.reason.name());
+    }
+
+    /// Takes out what has ended, and tells the log of it.
+    pub fn sweep_rulings(&self) {
+        for ended in self.ledger.decisions().sweep(self.clock.now()) {
+            if ended.decision.what != What::Lifted {
+                self.rulings.firewall.load().unban(ended.network);
+                tracing::info!(
+                    network = %ended.network,
+                    what = ended.decision.what.name(),
+                    reason = ended.decision.reason.name(),
+                    knocks = ended.knocks(),
+                    "what was decided has ended"
+                );
+            }
+        }
+    }
+
+    /// Tells the log, in one line, how many connections of banned clients were turned away since it was last called.
+    pub fn sum_up_knocks(&self) {
+        let rulings = &self.rulings;
+        let all = rulings.metrics.turned_away();
+        let since = all.saturating_sub(rulings.told.swap(all, Ordering::Relaxed));
+        if since == 0 {
+            return;
+        }
+        let bans = self.ledger.decisions().all(self.clock.now());
+        let busiest = bans.iter().filter(|held| held.decision.what == What::Ban).max_by_key(|held| held.knocks());
+        match busiest.filter(|held| held.knocks() > 0) {
+            Some(busiest) => tracing::info!(
+                connections = since,
+                busiest = %busiest.network,
+                knocks = busiest.knocks(),
+                "banned clients were turned away"
+            ),
+            None => tracing::info!(connections = since, "banned clients were turned away"),
+        }
+    }
+}
+
+/// Until when the firewall is told that a ban holds.
+fn outside(held: &Held, now: Timestamp) -> Timestamp {
+    held.decision.until.unwrap_or_else(|| now.plus(FOR_EVER))
+}
+
+/// One line for each decision.
+fn log(held: &Held, now: Timestamp) {
+    let Held { network, decision, .. } = held;
+    let span = match decision.until {
+        Some(until) => format_span(Duration::from_secs(until.since(now).as_secs())),
+        None => "ever".to_owned(),
+    };
+    let Decision { reason, count, level, who, evidence, .. } = decision;
+    match decision.what {
+        What::Ban => tracing::info!(
+            %network, reason = reason.name(), count, level, span, who = &**who, evidence = &**evidence, "banned"
+        ),
+        What::Allow => tracing::info!(%network, span, who = &**who, evidence = &**evidence, "allowed"),
+        What::Lifted => tracing::info!(%network, who = &**who, "a ban or an allowance was lifted"),
     }
 }

@@ -4,6 +4,7 @@
 
 use std::fmt::Debug;
 
+mod auth;
 mod command;
 mod data;
 mod ehlo;
@@ -13,6 +14,7 @@ mod relay;
 mod reply;
 pub mod stage;
 
+pub use auth::auth;
 pub use command::command;
 pub use data::data;
 pub use ehlo::ehlo;

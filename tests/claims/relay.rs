@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use gatepost::relay::ending::End;
+use gatepost::relay::ending::{AuthOutcome, End};
 use gatepost::relay::{BareNewline, Limits, Opening, Settings, Timeouts, Tls, Trace};
 use gatepost::time::Timestamp;
 
@@ -19,7 +19,7 @@ use super::stage::Stage;
 
 /// Whatever the client sends, however the MTA answers, and in whatever pieces all of it comes: they agree on which
 /// messages were accepted and on every byte of them; each reply that the client gets is the one to its own oldest
-/// unanswered command; nothing positive is said but by the MTA; and no command reaches the MTA that could be read in two
+/// unanswered command; each AUTH that reaches the MTA was let go and is finished once; nothing positive is said but by the MTA; and no command reaches the MTA that could be read in two
 /// ways, nor a parameter that it did not offer.
 ///
 /// All of this is so too where each message gets a header field on top: then the field is what it has to be, the client's
@@ -60,6 +60,7 @@ fn agree(input: &[u8], tls: Tls, traced: bool, renews: bool) {
     play(&mut stage, &mut mta, &mut tape, sent);
     let view = View::of(sent, &stage.to_client, traced);
     assert_eq!(stage.tally().messages, view.accepted.len() as u64);
+    account_for_attempts(&stage, &mta);
     let (seen, more) = mta.accepted.split_at_checked(view.accepted.len()).expect("accepted by the MTA, too");
     assert_eq!(seen, view.accepted, "the messages that client and MTA agreed on");
     if let Some(first) = more.first() {
@@ -69,6 +70,17 @@ fn agree(input: &[u8], tls: Tls, traced: bool, renews: bool) {
     }
 }
 
+/// Each attempt that was let go is finished once, none reaches the MTA that was not, and so many fail and no more.
+fn account_for_attempts(stage: &Stage, mta: &Mta) {
+    let over = stage.finished.len();
+    let let_go = stage.let_go as usize;
+    assert!(over == let_go || stage.end.is_none() && over + 1 == let_go, "{over} of {let_go}: {:?}", stage.finished);
+    assert!(mta.attempts <= let_go, "{} of {let_go}", mta.attempts);
+    let failed = stage.finished.iter().filter(|finished| finished.outcome == AuthOutcome::Failed).count();
+    assert_eq!(failed, stage.tally().auth_failures as usize);
+    assert!(failed <= 2, "{failed} failures");
+}
+
 fn settings() -> Settings {
     let long = Duration::from_secs(300);
     Settings {
@@ -76,7 +88,14 @@ fn settings() -> Settings {
         bare_newline: BareNewline::Normalize,
         max_errors: 20,
         // Few, so that they are come to.
-        limits: Limits { recipients: 2, idle_commands: 8, message_commands: 16, ..Limits::default() },
+        limits: Limits {
+            recipients: 2,
+            idle_commands: 8,
+            message_commands: 16,
+            auth_failures: 2,
+            auth_lines: 3,
+            ..Limits::default()
+        },
         timeouts: Timeouts { command: long, data: long, reply: long, end_of_data: long, write: long },
     }
 }
@@ -167,6 +186,8 @@ struct Mta {
     authenticated: bool,
     /// How many messages have been begun.
     begun: usize,
+    /// How many AUTH commands have come.
+    attempts: usize,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -199,6 +220,7 @@ impl Mta {
             traced: self.traced,
             accepted: std::mem::take(&mut self.accepted),
             begun: self.begun,
+            attempts: self.attempts,
             ..Self::default()
         }
     }
@@ -287,6 +309,7 @@ impl Mta {
             return;
         }
         if verb == b"AUTH" {
+            self.attempts += 1;
             return self.auth(line, tape);
         }
         if matches!(verb.as_slice(), b"MAIL" | b"RCPT") {

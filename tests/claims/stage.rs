@@ -97,6 +97,17 @@ impl Stage {
         self.advance();
     }
 
+    /// AUTH is not for this client.
+    pub fn withhold_auth(&mut self) {
+        self.machine.withhold_auth();
+    }
+
+    /// From here on, that becomes of AUTH.
+    pub fn may(&mut self, leave: Option<Attempt>) {
+        self.leave = leave;
+        self.advance();
+    }
+
     /// gatepost is to end.
     pub fn drain(&mut self) {
         self.machine.drain();

@@ -59,6 +59,7 @@ const NOW: Timestamp = Timestamp::from_seconds(1_790_000_000);
 fn settings(backend: SocketAddr) -> Settings {
     let rules = PerTest::new(Test::ALL.map(|test| Rule { action: usual(test), ttl: HOUR }));
     Settings {
+        auth_from: None,
         name: "mx".into(),
         scene: Scene::Mx,
         listen: Vec::new(),
@@ -153,6 +154,11 @@ struct Post {
     gate: Arc<Gate>,
 }
 
+fn rulings() -> super::Rulings {
+    let settings = super::rulings::Settings::default();
+    super::Rulings::quiet(settings, Metrics::new().bans().clone())
+}
+
 impl Post {
     fn new(settings: Settings) -> Self {
         Self::with_lists(settings, None)
@@ -162,6 +168,7 @@ impl Post {
         let house = Arc::new(House {
             clock: Clock::held(NOW),
             ledger: Ledger::open(ledger::Settings { entries: 100, ..ledger::Settings::default() }),
+            rulings: rulings(),
             sessions: Sessions::new(),
             stress: Stress::new(),
             journal: Journal::open(Target::Memory).unwrap(),

@@ -37,7 +37,7 @@ impl Mechanism {
             _ if is("CRAM-MD5") => Self::CramMd5,
             _ if is("DIGEST-MD5") => Self::DigestMd5,
             _ if is("XOAUTH2") => Self::Xoauth2,
-            _ if is("OAUTHBEARER") => Self::OauthBearer,
+            _ if is("OAUTHBEARER") || is("OAUTH10A") => Self::OauthBearer,
             _ if is("NTLM") => Self::Ntlm,
             _ if is("EXTERNAL") => Self::External,
             _ if name.get(..6).is_some_and(|head| head.eq_ignore_ascii_case(b"SCRAM-")) => Self::Scram,

@@ -3,6 +3,7 @@
 //! Every lane is a thread with a runtime of its own, and its own socket at every listening address. A further thread, the
 //! one that starts the server, looks after what all share: probes of the backends, the admin address, signals.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -29,7 +31,7 @@ use crate::firewall::Firewall;
 use crate::journal::{Journal, VisitIds};
 use crate::ledger::Ledger;
 use crate::listener::{self, CannotListen};
-use crate::lists::Lists;
+use crate::lists::{ListState, Lists};
 use crate::metrics::{CertificateState, Metrics, ZoneState};
 use crate::policy::quota::Sessions;
 use crate::session::rulings::Rulings;
@@ -340,6 +342,7 @@ impl Server {
         self.watch(gates.clone());
         self.control.set_gates(gates.clone());
         self.control.set_token(config.control.token.clone());
+        self.tell_parts(config);
         self.keep_certificates(gates.clone());
 
         let behind = |asked: SocketAddr| gates.iter().find(|gate| gate.settings.listen.contains(&asked));
@@ -365,6 +368,35 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// Tells operators of the parts that are in use, and of no others.
+    fn tell_parts(&self, config: &Config) {
+        let board = self.control.board();
+        board.clear("firewall");
+        if !self.config.firewall.is_empty() {
+            let house = Arc::clone(&self.house);
+            board.set("firewall", move || {
+                let counts = house.rulings.firewall().counts();
+                let some = |counted: &[(&'static str, u64)]| -> BTreeMap<_, _> {
+                    counted.iter().copied().filter(|(_, count)| *count > 0).collect()
+                };
+                json!({
+                    "networks": counts.elements,
+                    "failures": some(&counts.failures),
+                    "runs": some(&counts.runs),
+                })
+            });
+        }
+        board.clear("lists");
+        if !config.lists.files.is_empty() {
+            let house = Arc::clone(&self.house);
+            board.set("lists", move || {
+                let states = house.rulings.lists().states();
+                let of = |state: &ListState| json!({"entries": state.entries, "failures": state.failures});
+                states.iter().map(|state| (state.list.to_string(), of(state))).collect()
+            });
+        }
     }
 
     async fn open_door(&mut self, gate: &Arc<Gate>, asked: SocketAddr, listeners: Vec<std::net::TcpListener>) {

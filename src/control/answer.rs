@@ -49,7 +49,7 @@ pub struct Status {
     pub ledger: BTreeMap<String, u64>,
     /// Journal records that were lost since the start.
     pub journal_lost: u64,
-    /// What the other parts have to tell: store, shared, firewall.
+    /// What the other parts have to tell: firewall, lists, store, shared.
     pub parts: BTreeMap<String, Value>,
 }
 
@@ -161,8 +161,8 @@ pub struct Explanation {
     pub decisions: Vec<Ruling>,
     /// What each gate's access list says of it.
     pub access: Vec<GateAccess>,
-    /// What lists from elsewhere say of it.
-    pub lists: BTreeMap<String, Value>,
+    /// The imported list that it is on, if there is one: it is shut out for that.
+    pub list: Option<String>,
     /// The tests that it has passed.
     pub standing: Vec<Passed>,
     /// What is counted of it, if anything is.
@@ -198,7 +198,7 @@ pub struct Counts {
     pub failures: u32,
     /// When the last of them was.
     pub last_failure: Option<String>,
-    /// Failed AUTH exchanges over days, less those that have been forgiven.
+    /// Failed AUTH exchanges over days, less those that have been forgiven by now.
     pub slow: u32,
     /// Different accounts that it failed for.
     pub accounts: u32,

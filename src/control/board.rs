@@ -9,29 +9,24 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-type Ask<Q> = Arc<dyn Fn(&Q) -> Value + Send + Sync>;
+type Ask = Arc<dyn Fn() -> Value + Send + Sync>;
 
-/// What is asked with `Q`.
-pub struct Board<Q = ()> {
+/// What there is to tell.
+#[derive(Default)]
+pub struct Board {
     /// A lock, because those who set and the one who asks are different tasks; held for a map of a handful.
-    parts: Mutex<BTreeMap<&'static str, Ask<Q>>>,
+    parts: Mutex<BTreeMap<&'static str, Ask>>,
 }
 
-impl<Q> Default for Board<Q> {
-    fn default() -> Self {
-        Self { parts: Mutex::default() }
-    }
-}
-
-impl<Q> fmt::Debug for Board<Q> {
+impl fmt::Debug for Board {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Board").finish_non_exhaustive()
     }
 }
 
-impl<Q> Board<Q> {
+impl Board {
     /// Puts `tell` under `name`, in place of what was there.
-    pub fn set(&self, name: &'static str, tell: impl Fn(&Q) -> Value + Send + Sync + 'static) {
+    pub fn set(&self, name: &'static str, tell: impl Fn() -> Value + Send + Sync + 'static) {
         self.parts.lock().insert(name, Arc::new(tell));
     }
 
@@ -41,9 +36,9 @@ impl<Q> Board<Q> {
     }
 
     /// What all have to tell; those that say `null` have nothing to.
-    pub fn tell(&self, of: &Q) -> BTreeMap<String, Value> {
+    pub fn tell(&self) -> BTreeMap<String, Value> {
         let parts: Vec<_> = self.parts.lock().iter().map(|(name, tell)| (*name, Arc::clone(tell))).collect();
-        let told = parts.into_iter().map(|(name, tell)| (name.to_owned(), tell(of)));
+        let told = parts.into_iter().map(|(name, tell)| (name.to_owned(), tell()));
         told.filter(|(_, value)| !value.is_null()).collect()
     }
 }
@@ -57,13 +52,13 @@ mod tests {
     #[test]
     fn the_last_word_of_each_part_is_told() {
         let board = Board::default();
-        board.set("store", |()| json!("well"));
-        board.set("shared", |()| json!({"state": "away"}));
-        board.set("store", |()| json!("full"));
-        board.set("firewall", |()| Value::Null);
-        let told = board.tell(&());
+        board.set("store", || json!("well"));
+        board.set("shared", || json!({"state": "away"}));
+        board.set("store", || json!("full"));
+        board.set("firewall", || Value::Null);
+        let told = board.tell();
         assert_eq!(json!(told), json!({"store": "full", "shared": {"state": "away"}}));
         board.clear("shared");
-        assert_eq!(board.tell(&()).len(), 1);
+        assert_eq!(board.tell().len(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! What is known of an address, and of a visit.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -9,8 +10,8 @@ use super::{Control, Fault, Refused};
 use crate::addr::{self, ClientKey};
 use crate::journal::VisitId;
 use crate::policy::access::Access;
-use crate::policy::ban::{Ladder, What};
-use crate::policy::guard::Tally;
+use crate::policy::ban::What;
+use crate::policy::guard::{Limit, Rules, Tally, Window};
 use crate::screen::{Standing, Test};
 use crate::time::Timestamp;
 
@@ -22,7 +23,7 @@ impl Control {
     pub fn explain(&self, address: IpAddr) -> Explanation {
         let (address, now) = (addr::canonical(address), self.now());
         let (client, ledger) = (ClientKey::of(address), &self.house.ledger);
-        let of = |held: &std::sync::Arc<_>| Ruling::of(held, now);
+        let of = |held: &Arc<_>| Ruling::of(held, now);
         let counts = ledger.decisions().of(address, now).filter(|held| held.decision.what != What::Lifted);
         Explanation {
             address: address.to_string(),
@@ -35,9 +36,9 @@ impl Control {
                 .iter()
                 .map(|gate| access(&gate.name, gate.settings.access.look_up(address)))
                 .collect(),
-            lists: self.lists.tell(&address),
+            list: self.house.rulings.lists().look_up(address).map(|list| list.to_string()),
             standing: passed(&ledger.peek(client, now), now),
-            tally: ledger.tally(client, now).map(|tally| counted(&tally, now)),
+            tally: ledger.tally(client, now).map(|tally| counted(&tally, &self.rules(), now)),
             visits: self
                 .house
                 .journal
@@ -47,6 +48,11 @@ impl Control {
                 .filter_map(|line| record(line))
                 .collect(),
         }
+    }
+
+    /// By which rules failures are counted.
+    pub(super) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.house.rulings.settings().rules)
     }
 
     /// The journal's record of a visit that ended of late.
@@ -87,17 +93,22 @@ pub(super) fn passed(standing: &Standing, now: Timestamp) -> Vec<Passed> {
     .collect()
 }
 
-/// What a tally says. How long each count holds is the operator's to say; what is shown is what was counted last.
-pub(super) fn counted(tally: &Tally, now: Timestamp) -> Counts {
-    let second_now = u32::try_from(now.seconds()).unwrap_or(u32::MAX);
+/// What a tally says by these rules.
+pub(super) fn counted(tally: &Tally, rules: &Rules, now: Timestamp) -> Counts {
+    let this = u32::try_from(now.seconds()).unwrap_or(u32::MAX);
     let few = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let within = |window: &Window, limit: Limit| {
+        few(window.times.iter().filter(|at| u64::from(this.saturating_sub(**at)) < limit.within.as_secs()).count())
+    };
+    let holds = tally.accounts.ends(rules.accounts.within) > this;
+    let forgiven = u64::from(this.saturating_sub(tally.slow.at)) * 1000 / rules.slow.within.as_secs().max(1);
     Counts {
-        failures: few(tally.failed.times.len()),
+        failures: within(&tally.failed, rules.failures),
         last_failure: tally.failed.times.iter().max().and_then(|at| second(*at)),
-        slow: u32::try_from(tally.slow.level.div_ceil(1000)).unwrap_or(u32::MAX),
-        accounts: few(tally.accounts.ones.len()),
-        not_offered: few(tally.not_offered.times.len()),
-        level: Ladder::default().level(tally.step, second_now),
+        slow: u32::try_from(tally.slow.level.saturating_sub(forgiven).div_ceil(1000)).unwrap_or(u32::MAX),
+        accounts: if holds { few(tally.accounts.ones.len()) } else { 0 },
+        not_offered: within(&tally.not_offered, rules.not_offered),
+        level: rules.ladder.level(tally.step, this),
         banned_until: second(tally.step.until),
         known_until: second(tally.known_until),
         forgotten: moment(Timestamp::from_seconds(u64::from(tally.ends))),

@@ -42,7 +42,6 @@ pub struct Control {
     gates: ArcSwap<Vec<Arc<Gate>>>,
     token: ArcSwapOption<Token>,
     board: Board,
-    lists: Board<std::net::IpAddr>,
 }
 
 impl std::fmt::Debug for Control {
@@ -61,7 +60,6 @@ impl Control {
             gates: ArcSwap::default(),
             token: ArcSwapOption::empty(),
             board: Board::default(),
-            lists: Board::default(),
         }
     }
 
@@ -83,12 +81,6 @@ impl Control {
     /// Where other parts tell how they are: a word for the part, and what there is to tell.
     pub fn board(&self) -> &Board {
         &self.board
-    }
-
-    /// Where lists that were brought in from elsewhere tell what they say of an address: the list's name, and `null` where
-    /// it says nothing.
-    pub fn lists(&self) -> &Board<std::net::IpAddr> {
-        &self.lists
     }
 
     fn now(&self) -> Timestamp {

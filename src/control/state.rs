@@ -13,7 +13,7 @@ use super::explain::{counted, passed};
 use crate::addr::ClientKey;
 use crate::ledger::{Kind, Ledger};
 use crate::policy::ban::Decision;
-use crate::policy::guard::{Account, Network, Tally};
+use crate::policy::guard::{Account, Network, Rules, Tally};
 use crate::policy::record::Record;
 use crate::screen::Standing;
 use crate::time::Timestamp;
@@ -28,9 +28,9 @@ const LONGEST: usize = 64 << 10;
 const PROBLEMS: usize = 10;
 
 /// One entry as a line, without its line feed.
-pub fn line_of(kind: Kind, key: &str, line: &str, now: Timestamp) -> String {
+pub fn line_of(kind: Kind, key: &str, line: &str, rules: &Rules, now: Timestamp) -> String {
     let mut entry = json!({"v": VERSION, "kind": kind.name(), "key": key, "line": line});
-    let told = told(kind, key, line, now).unwrap_or_default();
+    let told = told(kind, key, line, rules, now).unwrap_or_default();
     if let (Value::Object(entry), Value::Object(told)) = (&mut entry, told) {
         entry.extend(told);
     }
@@ -38,11 +38,11 @@ pub fn line_of(kind: Kind, key: &str, line: &str, now: Timestamp) -> String {
 }
 
 /// What an entry says, for people.
-fn told(kind: Kind, key: &str, line: &str, now: Timestamp) -> Option<Value> {
+fn told(kind: Kind, key: &str, line: &str, rules: &Rules, now: Timestamp) -> Option<Value> {
     let client = || ClientKey::of_word(key).map(|client| client.to_string());
     Some(match kind {
         Kind::Standing => json!({"client": client()?, "passed": passed(&Standing::read(line)?, now)}),
-        Kind::Tally => json!({"client": client()?, "counts": counted(&Tally::read(line)?, now)}),
+        Kind::Tally => json!({"client": client()?, "counts": counted(&Tally::read(line)?, rules, now)}),
         Kind::Network => {
             let network = shown(ClientKey::of_word(key)?.neighbourhood());
             json!({"network": network, "ends": moment(Timestamp::from_seconds(u64::from(Network::read(line)?.ends)))})
@@ -153,9 +153,9 @@ fn shorten(text: &str) -> String {
 impl Control {
     /// Shows all that is remembered, line by line, until `show` says that it is enough.
     pub fn export(&self, mut show: impl FnMut(&str) -> bool) {
-        let (now, mut goes_on) = (self.now(), true);
+        let (now, rules, mut goes_on) = (self.now(), self.rules(), true);
         self.house.ledger.each(now, |kind, key, line| {
-            goes_on = goes_on && show(&line_of(kind, &key, &line, now));
+            goes_on = goes_on && show(&line_of(kind, &key, &line, &rules, now));
         });
     }
 }

@@ -33,7 +33,7 @@ impl Control {
                 .map(|kind| (kind.name().to_owned(), house.ledger.count(kind, now) as u64))
                 .collect(),
             journal_lost: house.journal.lost(),
-            parts: self.board.tell(&()),
+            parts: self.board.tell(),
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::control::answer::Imported;
 use crate::control::{postscreen, state};
 use crate::ledger::Kind;
+use crate::policy::guard::Rules;
 use crate::policy::record::Record;
 
 /// The longest line of a postscreen cache.
@@ -180,7 +181,7 @@ fn pass_on(mut source: impl Read, sender: &Sender) -> Result<u64, String> {
 /// Sends the clients of a postscreen cache; how many lines were no such thing.
 fn translate(mut source: impl BufRead, sender: &Sender) -> Result<u64, String> {
     let (mut number, mut unread, mut chunk) = (0u64, 0, Vec::new());
-    let now = Clock::system().now();
+    let (now, rules) = (Clock::system().now(), Rules::default());
     loop {
         let mut line = Vec::new();
         number += 1;
@@ -190,7 +191,8 @@ fn translate(mut source: impl BufRead, sender: &Sender) -> Result<u64, String> {
         }
         match postscreen::read(&String::from_utf8_lossy(&line)) {
             Ok(Some((client, standing))) => {
-                chunk.extend(state::line_of(Kind::Standing, &client.word(), &standing.line(), now).into_bytes());
+                chunk
+                    .extend(state::line_of(Kind::Standing, &client.word(), &standing.line(), &rules, now).into_bytes());
                 chunk.push(b'\n');
             }
             Ok(None) => {}

@@ -112,8 +112,8 @@ pub(super) fn explanation(explanation: &Explanation) -> String {
     for gate in explanation.access.iter().filter(|gate| gate.access != "test") {
         let _ = writeln!(out, "  access list of gate {}: {}", gate.gate, gate.access);
     }
-    for (list, told) in &explanation.lists {
-        let _ = writeln!(out, "  list {list}: {}", value(told));
+    if let Some(list) = &explanation.list {
+        let _ = writeln!(out, "  on the imported list {}: shut out", plain(list));
     }
     match &explanation.tally {
         Some(counts) => tally(&mut out, counts),

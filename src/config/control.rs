@@ -10,7 +10,7 @@ use super::table::Table;
 use super::values::text;
 use crate::control::settings::{Settings, Socket};
 use crate::control::token::{LEAST, MOST};
-use crate::control::{Token, who};
+use crate::control::Token;
 
 /// The longest path of a socket: the kernel's address has 108 bytes with its end, and it is made under a longer name.
 const LONGEST: usize = 90;
@@ -21,7 +21,7 @@ const FILE_LIMIT: u64 = 64 << 10;
 /// Reads the section; files that it names are looked for in `folder`.
 pub(super) fn read(table: &mut Table<'_>, folder: &Path) -> Settings {
     let inspection = table.inspection();
-    let socket = table.value("socket", socket).map_or(Socket::Provided, Spanned::into_inner);
+    let socket = read_socket(table);
     let group = table.value("group", group);
     if let Some(group) = group.as_ref().filter(|_| socket == Socket::Off) {
         let wrong = Wrong::new("this has no effect: there is no socket", "take it out, or give `socket` a path");
@@ -41,6 +41,11 @@ pub(super) fn read(table: &mut Table<'_>, folder: &Path) -> Settings {
     Settings { socket, group: group.map(Spanned::into_inner), token }
 }
 
+/// Reads where the socket is, and nothing else of the section.
+pub(super) fn read_socket(table: &mut Table<'_>) -> Socket {
+    table.value("socket", socket).map_or(Socket::Provided, Spanned::into_inner)
+}
+
 fn socket(value: &DeValue<'_>) -> Result<Socket, Wrong> {
     let remedy = "write a full path, such as \"/run/gatepost/gatepost.sock\", or \"off\"";
     match text(value)? {
@@ -54,15 +59,14 @@ fn socket(value: &DeValue<'_>) -> Result<Socket, Wrong> {
     }
 }
 
+/// Whether this host has it is for those to say who open the socket.
 fn group(value: &DeValue<'_>) -> Result<String, Wrong> {
     let name = text(value)?;
-    match who::group(name) {
-        Some(_) => Ok(name.to_owned()),
-        None => {
-            let remedy = format!("make it (groupadd --system {name}), or write the name or number of another");
-            Err(Wrong::new(format!("there is no group {name:?} on this host"), remedy))
-        }
+    if name.is_empty() || name.contains([':', '/', ' ', '\0']) {
+        let remedy = "write the name of a group of this host, such as \"mail\", or its number in quotes";
+        return Err(Wrong::new(format!("{name:?} is no name of a group"), remedy));
     }
+    Ok(name.to_owned())
 }
 
 fn variable(value: &DeValue<'_>) -> Result<String, Wrong> {

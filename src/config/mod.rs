@@ -51,6 +51,7 @@ use self::lists::DnsblEntry;
 use self::table::Table;
 use self::values::{choice, count, name_server, socket, span, text};
 use crate::backend::Announce;
+use crate::control::settings::Socket;
 use crate::screen::Test;
 use crate::{dns, dnsbl, firewall, journal, ledger, session};
 
@@ -133,6 +134,15 @@ impl Config {
             Some(config) if report.count(Severity::Error) == 0 => Ok((config, report)),
             _ => Err(report),
         }
+    }
+
+    /// Where the file at `path` has the socket, whatever else is wrong with it: whoever may use that need not be able to read
+    /// keys and tokens that the file names.
+    pub fn socket(path: &Path) -> Socket {
+        let Ok(text) = fs::read_to_string(path) else { return Socket::Provided };
+        let Ok(root) = DeTable::parse(&text) else { return Socket::Provided };
+        let inspection = Inspection::new("", &text);
+        Table::read_root(&inspection, &root.into_inner(), |table| table.section("control", control::read_socket))
     }
 
     /// Every key of the file, as a path: `gate.tests.helo.bots`.

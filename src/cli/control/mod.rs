@@ -15,7 +15,6 @@ use self::client::{Client, Failed, read};
 use super::{ConfigFile, Exit, complain};
 use crate::config::Config;
 use crate::control::answer::{Explanation, Lifted, Ruling, Rulings, Status};
-use crate::control::settings::DEFAULT_SOCKET;
 use crate::journal::VisitId;
 
 /// Which gatepost is asked, and how the answer is shown.
@@ -181,15 +180,12 @@ fn subject(text: &str) -> Result<Subject, String> {
 }
 
 impl Asked {
-    /// Whom to ask. The file need not be there, nor be readable for everybody.
+    /// Whom to ask. The file need not be there.
     fn client(&self) -> Result<Client, String> {
         if let Some(path) = self.socket.clone().filter(|path| !path.as_os_str().is_empty()) {
             return Ok(Client::new(path));
         }
-        let path = match Config::load(&self.config.clone().path()) {
-            Ok((config, _)) => config.control.socket.to_ask(),
-            Err(_) => Some(PathBuf::from(DEFAULT_SOCKET)),
-        };
+        let path = Config::socket(&self.config.clone().path()).to_ask();
         path.map(Client::new).ok_or_else(|| {
             "the file has no socket (socket = \"off\" in [control]); use the HTTP API, or give `socket` a path"
                 .to_owned()

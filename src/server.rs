@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use crate::dns::{self, Names};
 use crate::dnsbl::{self, Dnsbl};
 use crate::firewall::Firewall;
 use crate::journal::{Journal, VisitIds};
-use crate::ledger::Ledger;
+use crate::ledger::{Kept, Ledger, embedded};
 use crate::listener::{self, CannotListen};
 use crate::lists::{ListState, Lists};
 use crate::metrics::{CertificateState, Metrics, ZoneState};
@@ -57,6 +58,9 @@ const RETELL: u64 = 24 * 60 * 60;
 /// How long the names of backends may take to be looked up, all together.
 const LOOK_UP: Duration = Duration::from_secs(2);
 
+/// How long the ledger's file has for what changed last.
+const LAST_WRITE: Duration = Duration::from_secs(10);
+
 /// How long visits that are cut off have for their departure.
 const DEPARTURE: Duration = Duration::from_secs(1);
 
@@ -75,6 +79,9 @@ pub enum CannotStart {
     /// The names of clients cannot be asked for.
     #[error(transparent)]
     Names(#[from] dns::names::Error),
+    /// What was remembered cannot be read, or not be kept.
+    #[error(transparent)]
+    Kept(#[from] embedded::CannotOpen),
     /// A lane cannot be run.
     #[error("cannot start a thread: {0}")]
     Lane(#[from] std::io::Error),
@@ -95,6 +102,7 @@ pub struct Server {
     watch: Option<AbortHandle>,
     certificates: Option<AbortHandle>,
     keeper: Option<AbortHandle>,
+    store: Option<embedded::Store>,
 }
 
 /// A listening address, open in every lane.
@@ -127,10 +135,12 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let firewall = Firewall::open(config.firewall.clone(), clock.clone());
         let imported = Lists::open(config.lists.clone()).await;
+        let ledger = Arc::new(Ledger::open(config.ledger));
+        let store = keep(&ledger, config.kept.find(), &clock)?;
         let house = Arc::new(House {
             rulings: Rulings::new(config.rulings.clone(), firewall, imported, metrics.bans().clone()),
             clock,
-            ledger: Ledger::open(config.ledger),
+            ledger,
             sessions: Sessions::new(),
             stress: Stress::new(),
             journal,
@@ -158,6 +168,7 @@ impl Server {
             watch: None,
             certificates: None,
             keeper: None,
+            store,
             config: config.clone(),
         };
         backend::permitted(config.gates.iter().map(|gate| &*gate.backend))?;
@@ -246,11 +257,13 @@ impl Server {
         self.house.rulings.set(config.rulings.clone());
         for (what, same) in [
             ("ledger", self.config.ledger == config.ledger),
+            ("shared", self.config.shared == config.shared),
             ("admin", self.config.admin == config.admin),
             ("journal", self.config.journal == config.journal && self.config.recent == config.recent),
             ("control.socket", self.config.control.socket == config.control.socket),
             ("control.group", self.config.control.group == config.control.group),
             ("lanes", self.config.lanes == config.lanes),
+            ("ledger.path", self.config.kept == config.kept),
             ("bans.nftables, bans.export and bans.command", self.config.firewall == config.firewall),
         ] {
             if !same {
@@ -290,6 +303,12 @@ impl Server {
             let _ = tokio::task::spawn_blocking(move || lane.thread.join()).await;
         }
         self.house.rulings.firewall().stop().await;
+        if let Some(store) = self.store {
+            let written = tokio::task::spawn_blocking(move || store.stop(LAST_WRITE)).await;
+            if !matches!(written, Ok(true)) {
+                tracing::error!("what changed last in the ledger could not be written");
+            }
+        }
         self.house.journal.flush(Duration::from_secs(2));
     }
 
@@ -520,6 +539,18 @@ impl Server {
         kept.push((Arc::clone(&backend), probe.abort_handle()));
         backend
     }
+}
+
+/// Takes in what was kept in the file, and keeps there what changes from now on.
+fn keep(ledger: &Arc<Ledger>, path: Option<PathBuf>, clock: &Clock) -> Result<Option<embedded::Store>, CannotStart> {
+    let Some(path) = path else { return Ok(None) };
+    let now = clock.now();
+    let opened = embedded::Store::open(embedded::Settings::at(&path), clock.clone(), |table, key, line| {
+        let text = std::str::from_utf8(key).ok().zip(std::str::from_utf8(line).ok());
+        text.is_some_and(|(key, line)| ledger.load(table.into(), key, line, now))
+    })?;
+    tracing::info!(file = %path.display(), records = opened.records(), "what was remembered is known again");
+    Ok(Some(opened.start(Kept::of(Arc::clone(ledger)))?))
 }
 
 /// Who is never banned: those whom any gate allows, its load balancers, and the backends.

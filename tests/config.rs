@@ -15,6 +15,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use gatepost::config::{Config, Report, Severity};
+use gatepost::ledger::shared::{Kind, Secret};
 use gatepost::policy::access::Access;
 use gatepost::relay::Limits;
 use gatepost::screen::{Action, Test};
@@ -106,7 +107,7 @@ fn the_manual_tells_the_defaults() {
         }
     }
     assert!(count > 35, "only {count} defaults were found in the manual");
-    let plain = "hostname = 'mx.example.org'\ndnsbl.sites = 'bl.example'";
+    let plain = "hostname = 'mx.example.org'\ndnsbl.sites = 'bl.example'\nshared.servers = '192.0.2.1'";
     let plain_gate = "[[gate]]\nlisten = '0.0.0.0:25'\nbackend = '127.0.0.1:2525'";
     let written = read(&format!("{plain}\n{top}{plain_gate}\n{gate}"));
     let unwritten = read(&format!("{plain}\n{plain_gate}"));
@@ -211,6 +212,12 @@ const ROWS: &[Row] = &[
     Row { lines: ("drain = '2h'", ""), told: &[(Error, 2, "out of range", "\"1h\"")] },
     Row { lines: ("lanes = 0", ""), told: &[(Error, 2, "0 is out of range", "from 1 to 1024")] },
     Row { lines: ("ledger.entries = '1M'", ""), told: &[(Error, 2, "`ledger.entries`", "without quotes")] },
+    Row { lines: ("ledger.path = 'ledger.redb'", ""), told: &[(Error, 2, "no place for the ledger", "full path")] },
+    Row {
+        lines: ("ledger.path = '/var/lib/gatepost/'", ""),
+        told: &[(Error, 2, "no place for the ledger", "full path")],
+    },
+    Row { lines: ("ledger.path = 7", ""), told: &[(Error, 2, "`ledger.path`", "quotes")] },
     Row { lines: ("journal.to = 'visits.json'", ""), told: &[(Error, 2, "visits.json", "full path")] },
     Row { lines: ("observe = 'on'", ""), told: &[(Error, 2, "`observe`", "without quotes")] },
     // Gates.
@@ -341,6 +348,38 @@ const ROWS: &[Row] = &[
         told: &[(Warning, 3, "more sessions than all together", "10 or less")],
     },
     Row {
+        lines: ("limits.reserved_percent = 100", ""),
+        told: &[(Error, 2, "nothing is left for strangers", "anything below 100")],
+    },
+    Row {
+        lines: ("limits.sessions_per_stranger = 60", ""),
+        told: &[(Warning, 2, "strangers may do more than known clients", "raise `sessions_per_client`")],
+    },
+    Row {
+        lines: ("limits.sessions_per_offender = 30", ""),
+        told: &[(Warning, 2, "offenders may do more than strangers", "lower `sessions_per_offender`")],
+    },
+    Row {
+        lines: ("limits.rate_per_client = '30/1m'\nlimits.rate_per_stranger = '31/1m'", ""),
+        told: &[(Warning, 3, "strangers may do more than known clients", "raise `rate_per_client`")],
+    },
+    Row {
+        lines: ("limits.rate_per_offender = false", ""),
+        told: &[(Warning, 2, "offenders may do more than strangers", "lower `rate_per_offender`")],
+    },
+    Row {
+        lines: ("limits.sessions_per_prefix = 49", ""),
+        told: &[(Warning, 2, "one client may have 50 sessions", "sessions_per_prefix = 50 or more")],
+    },
+    Row { lines: ("limits.rate_per_stranger = true", ""), told: &[(Error, 2, "found true or false", "\"60/1m\"")] },
+    Row { lines: ("limits.rate_per_stranger = '60'", ""), told: &[(Error, 2, "such as 60/1m", "\"60/1m\"")] },
+    Row { lines: ("limits.rate_per_stranger = '0/1m'", ""), told: &[(Error, 2, "let nobody through", "false")] },
+    Row { lines: ("greet.stress_wait = '7s'", ""), told: &[(Warning, 2, "has no effect", "less than \"6s\"")] },
+    Row {
+        lines: ("limits.stress_command_time = '6m'", ""),
+        told: &[(Warning, 2, "has no effect", "less than \"5m\"")],
+    },
+    Row {
         lines: ("limits.command_time = '20m'", ""),
         told: &[(Warning, 2, "more than the whole dialogue", "\"10m\"")],
     },
@@ -437,6 +476,45 @@ const ROWS: &[Row] = &[
     },
     Row { lines: ("access = { allow = '192.0.2.0/24', rules = 'deny 192.0.2.7' }", ""), told: &[] },
     Row { lines: ("access.deny_file = 'nowhere'", ""), told: &[(Error, 2, "cannot read nowhere", "relative")] },
+    // Bans that are told, and lists from outside.
+    Row { lines: ("bans.nftables.enabled = true\nbans.export = '/run/gatepost/banned'", ""), told: &[] },
+    Row { lines: ("bans.nftables = { enabled = false, table = 'gatepost-mx' }", ""), told: &[] },
+    Row { lines: ("bans.nftables.table = 'gatepost'", ""), told: &[(Warning, 2, "has no effect", "enabled = true")] },
+    Row {
+        lines: ("bans.nftables = { enabled = true, table = 'filter' }", ""),
+        told: &[(Error, 2, "\"filter\" cannot be the name", "begins with \"gatepost\"")],
+    },
+    Row {
+        lines: ("bans.nftables = { enabled = true, table = 'gatepost; flush ruleset' }", ""),
+        told: &[(Error, 2, "cannot be the name", "a-z, 0-9")],
+    },
+    Row {
+        lines: ("bans.nftables = { enabled = true, ports = [25, 587, 22, 0] }", ""),
+        told: &[
+            (Warning, 2, "no gate listens at port 22", "mail ports only"),
+            (Error, 2, "0 is out of range", "from 1 to 65535"),
+        ],
+    },
+    Row {
+        lines: ("bans.nftables = { enabled = true, priority = 1000 }", ""),
+        told: &[(Error, 2, "1000 is out of range", "-400")],
+    },
+    Row {
+        lines: ("bans.nftables.enabled = true", "proxy_from = '10.0.0.5'"),
+        told: &[(Warning, 2, "nobody can be kept out", "take [bans.nftables] out")],
+    },
+    Row { lines: ("bans.export = 'banned'", ""), told: &[(Error, 2, "not the full path", "/run/gatepost")] },
+    Row { lines: ("bans.command = ['/usr/local/bin/on-ban', '--quiet']", ""), told: &[] },
+    Row { lines: ("bans.command = 'on-ban'", ""), told: &[(Error, 2, "not a full path", "/usr/local/bin")] },
+    Row {
+        lines: ("bans.command = '/usr/local/bin/on-ban --quiet'", ""),
+        told: &[(Error, 2, "has a blank", "each argument by itself")],
+    },
+    Row { lines: ("bans.command = []", ""), told: &[(Error, 2, "names no program", "take it out")] },
+    Row {
+        lines: ("bans.import = ['nowhere', 'nowhere']", ""),
+        told: &[(Warning, 2, "nowhere cannot be used", "relative"), (Warning, 2, "named twice", "take it out")],
+    },
 ];
 
 #[test]
@@ -468,6 +546,77 @@ fn what_is_missing_altogether_has_no_line() {
     assert!(report.problems().iter().all(|problem| report.position(problem).is_none()));
 }
 
+/// The shared store of a file with these keys in its section.
+fn shared(keys: &str) -> Result<(Config, Report), Report> {
+    Config::parse(&format!("{TOP}{GATE}\n[shared]\n{keys}\n"), "shared.toml")
+}
+
+#[test]
+fn the_shared_store_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let certificates = Certificates::new();
+    fs::write(folder.path().join("password"), "sesame open\n").expect("a file");
+    let keys = format!(
+        "kind = 'sentinel'\nmaster = 'mail'\nservers = ['10.0.0.1', 's2.example:26380', '[2001:db8::1]:7', '2001:db8::2']\n\
+         user = 'gatepost'\npassword_file = '{}'\ntls = true\ntls_ca = '{}/fullchain.pem'\ndatabase = 3\n\
+         prefix = 'mx'\nnode = 'mx2'\ndeadline = '20ms'\nqueue = 500",
+        folder.path().join("password").display(),
+        certificates.path()
+    );
+    let (config, warnings) = shared(&keys).unwrap_or_else(|report| panic!("{report}"));
+    assert!(warnings.is_empty(), "{warnings}");
+    let store = config.shared.expect("a shared store");
+    let servers: Vec<String> = store.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["10.0.0.1:26379", "s2.example:26380", "[2001:db8::1]:7", "[2001:db8::2]:26379"]);
+    assert_eq!(store.kind, Kind::Sentinel { master: "mail".to_owned() });
+    assert_eq!(store.password, Some(Secret::new("sesame open".to_owned())));
+    assert!(!format!("{store:?}").contains("sesame"));
+    assert_eq!((store.prefix.as_str(), store.node.as_str(), store.database, store.queue), ("mx", "mx2", 3, 500));
+    assert_eq!(store.deadline, Duration::from_millis(20));
+    assert!(store.tls.is_some_and(|tls| tls.authority.is_some()));
+
+    let (config, _) = shared("servers = 'unix:/run/valkey.sock'").unwrap_or_else(|report| panic!("{report}"));
+    let store = config.shared.expect("a shared store");
+    assert_eq!(
+        (store.servers[0].to_string().as_str(), store.node.as_str()),
+        ("unix:/run/valkey.sock", "mx.example.org")
+    );
+    assert!(read(&format!("{TOP}{GATE}\n")).shared.is_none());
+}
+
+#[test]
+fn what_is_wrong_with_the_shared_store_is_told_with_its_remedy() {
+    for (keys, cause, remedy) in [
+        ("", "without `servers`", "10.0.0.1:6379"),
+        ("servers = []", "without `servers`", "10.0.0.1:6379"),
+        ("servers = 'redis://10.0.0.1'", "this is a URL", "are keys here"),
+        ("servers = '10.0.0.1:0'", "not the address of a server", "10.0.0.1:6379"),
+        ("servers = 'a b:1'", "not the address of a server", "10.0.0.1:6379"),
+        ("servers = 'unix:valkey.sock'", "not the path", "full path"),
+        ("servers = ['a', 'a']", "named twice", "take one"),
+        ("servers = 'a'\nkind = 'standalone'", "standalone", "single"),
+        ("servers = 'a'\nkind = 'sentinel'", "by its name", "mymaster"),
+        ("servers = 'unix:/a'\nkind = 'cluster'", "not reached by a socket", "addresses"),
+        ("servers = 'a'\nmaster = 'x'", "no effect", "sentinel"),
+        ("servers = 'a'\nkind = 'cluster'\ndatabase = 1", "no database but 0", "take"),
+        ("servers = 'a'\nuser = 'x'", "needs a password", "password_file"),
+        ("servers = 'a'\npassword_file = '/nonexistent'", "/nonexistent", "gatepost may read"),
+        ("servers = 'a'\npassword_env = 'GATEPOST_NOBODY_SETS_THIS'", "GATEPOST_NOBODY_SETS_THIS", "environment"),
+        ("servers = 'a'\ntls_ca = '/dev/null'", "no certificate", "PEM"),
+        ("servers = 'a'\ntls = true\ntls_ca = '/nonexistent'", "/nonexistent", "PEM"),
+        ("servers = 'a'\nprefix = 'x*'", "cannot begin keys", "a-z"),
+        ("servers = 'a'\nnode = 'a b'", "not the name of a host", "a-z"),
+        ("servers = 'a'\ndeadline = '1m'", "deadline", ""),
+    ] {
+        let report = match shared(keys) {
+            Ok((_, warnings)) => warnings,
+            Err(report) => report,
+        };
+        let found = report.problems().iter().any(|one| one.cause().contains(cause) && one.remedy().contains(remedy));
+        assert!(found && report.problems().len() == 1, "{keys}\n{report}");
+    }
+}
+
 #[test]
 fn list_files_are_read_and_their_mistakes_told() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -485,6 +634,30 @@ fn list_files_are_read_and_their_mistakes_told() {
     let access = &config.gates[0].access;
     assert_eq!(access.look_up("192.0.2.9".parse().expect("an address")), Access::Deny);
     assert_eq!(access.look_up("127.0.0.1".parse().expect("an address")), Access::Allow);
+}
+
+#[test]
+fn lists_from_outside_never_keep_gatepost_from_starting() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("drop.txt"), "; Spamhaus DROP List\n192.0.2.0/24 ; SBL1\nnonsense\n").expect("a list");
+    let file = folder.path().join("gatepost.toml");
+    fs::write(&file, format!("{TOP}bans.import = 'drop.txt'{GATE}")).expect("a file");
+    let (config, warnings) = Config::load(&file).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(config.lists.files, [folder.path().join("drop.txt")]);
+    assert_eq!(warnings.problems().len(), 1, "{warnings}");
+    assert!(warnings.problems()[0].cause().contains("line 3: \"nonsense\""), "{warnings}");
+    assert!(warnings.problems()[0].remedy().contains("the other 1 networks"), "{warnings}");
+}
+
+#[test]
+fn bans_are_told_for_the_ports_at_which_clients_come_themselves() {
+    let config = read(&format!(
+        "{TOP}bans.nftables.enabled = true{GATE}[[gate]]\nname = 'lb'\nlisten = '192.0.2.1:10025'\n\
+         backend = '127.0.0.1:2526'\nproxy_from = '10.0.0.5'\n[[gate]]\nscene = 'submission'\n\
+         listen = ['0.0.0.0:587', '[::]:587']\nbackend = '127.0.0.1:2527'\n"
+    ));
+    let nftables = config.firewall.nftables.expect("it is enabled");
+    assert_eq!((nftables.ports, nftables.table.as_str()), (vec![25, 587], "gatepost"));
 }
 
 #[test]
@@ -551,6 +724,38 @@ fn what_a_gate_says_goes_before_what_the_file_says() {
     assert_eq!(one.screen.names.own, ["mx.example.org", "other.example"]);
     let own: Vec<String> = one.screen.names.own_addresses.iter().map(ToString::to_string).collect();
     assert_eq!(own, ["192.0.2.1", "192.0.2.9"]);
+}
+
+#[test]
+fn who_has_shown_less_has_less_and_an_office_is_not_taken_for_a_stranger() {
+    let limits = |top: &str, gate: &str| read(&format!("{TOP}{top}{GATE}{gate}\n")).gates[0].limits;
+    let figures = |limits: gatepost::policy::quota::Settings| {
+        let (each, rate) = (limits.per_client, limits.rate);
+        let rates =
+            [rate.passed, rate.unknown, rate.bad].map(|rate| rate.map_or("any".into(), |rate| rate.to_string()));
+        ([each.passed, each.unknown, each.bad], rates.join(" "), [limits.per_prefix, limits.total, limits.reserved])
+    };
+    for (top, gate, expected) in [
+        ("", "", ([50, 20, 2], "any 60/1m 6/1m", [500, 10_000, 2000])),
+        ("", "scene = 'submission'", ([50, 50, 2], "any any 6/1m", [500, 10_000, 2000])),
+        (
+            "",
+            "scene = 'submission'\nlimits.sessions_per_client = 1000",
+            ([1000, 1000, 2], "any any 6/1m", [1000, 10_000, 2000]),
+        ),
+        ("limits.sessions_per_client = 1", "", ([1, 1, 1], "any 60/1m 6/1m", [500, 10_000, 2000])),
+        ("limits.rate_per_client = '30/1m'", "", ([50, 20, 2], "30/1m 30/1m 6/1m", [500, 10_000, 2000])),
+        ("limits.rate_per_stranger = '3/1h'", "", ([50, 20, 2], "any 3/1h 3/1h", [500, 10_000, 2000])),
+        ("limits.sessions = 10", "limits.reserved_percent = 50", ([10, 10, 2], "any 60/1m 6/1m", [500, 10, 5])),
+        (
+            "limits.sessions_per_prefix = 99",
+            "limits.rate_per_stranger = false",
+            ([50, 20, 2], "any any 6/1m", [99, 10_000, 2000]),
+        ),
+    ] {
+        let (each, rates, all) = expected;
+        assert_eq!(figures(limits(top, gate)), (each, rates.to_owned(), all), "{top} {gate}");
+    }
 }
 
 #[test]

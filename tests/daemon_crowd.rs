@@ -84,7 +84,8 @@ fn session(gate: &Gate) -> Duration {
 fn five_thousand_strangers_wait_and_nobody_else_does() {
     raise_descriptor_limit();
     let backend = backend();
-    let gate = Mx::before(&backend).waiting("60s", "60s").allowing("127.1.0.1").start();
+    let limits = "[limits]\nsessions_per_stranger = 50\nsessions_per_prefix = 10_000";
+    let gate = Mx::before(&backend).waiting("60s", "60s").allowing("127.1.0.1").section(limits).start();
     let alone = session(&gate);
     let before = resident(&gate);
 

@@ -278,7 +278,8 @@ fn configuration(smtp: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> St
          [[gate]]\nlisten = '{smtp}'\nbackend = '{backend}'\n\
          [greet]\nwait_min = '2s'\nwait_max = '2s'\n[access]\nallow = '127.10.0.0/16'\n\
          [timeouts]\ncommand = '{deadline}s'\ndata = '{deadline}s'\nwrite = '{deadline}s'\n\
-         [limits]\ncommand_time = '{deadline}s'\ndialogue_time = '{deadline}s'\n"
+         [limits]\ncommand_time = '{deadline}s'\ndialogue_time = '{deadline}s'\n\
+         sessions_per_stranger = 50\nsessions_per_prefix = 10_000\n"
     )
 }
 

@@ -1224,6 +1224,15 @@ fn commands_that_bring_no_message_on_its_way() {
         toC: 421 4.7.0 Too many commands that send no message
         end Some(ProtocolFault(TooManyCommands))",
     );
+    // AUTH that no MTA judges is such a command, too; the one too many is not even asked for.
+    let attempt = "C: AUTH PLAIN\n toB: AUTH PLAIN\n B: 454 later\n toC: 454 later\n";
+    let last = "C: AUTH PLAIN\n toC: 421 4.7.0 Too many commands that send no message\n";
+    let stage = play(
+        &few(),
+        known(),
+        &format!("{}{last} end Some(ProtocolFault(TooManyCommands))\n toB: +", attempt.repeat(3)),
+    );
+    assert_eq!(stage.let_go, 3);
     // A message that is taken wipes the slate; one that is not does not.
     for (reply, last) in
         [("250 taken", "toB: NOOP"), ("550 no", "toC: 421 4.7.0 Too many commands that send no message")]

@@ -156,10 +156,10 @@ impl NftablesEntry {
         }
         let usual = Nftables::default();
         Some(Nftables {
-            table: self.table.as_ref().map_or(usual.table, |table| table.get_ref().clone()),
+            table: self.table.as_ref().map_or_else(|| usual.table.clone(), |table| table.get_ref().clone()),
             priority: self.priority.as_ref().map_or(usual.priority, |priority| *priority.get_ref()),
             ports,
-            program: usual.program,
+            ..usual
         })
     }
 

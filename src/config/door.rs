@@ -166,39 +166,49 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Tells of those who have shown less and may do more.
+    /// Tells of those who have shown less and may do more. The defaults are in order: it is due to a key of the file's.
     fn judge_order(self, said: PerClass<u32>, settings: &quota::Settings, inspection: &Inspection) {
-        let rate = settings.rate;
-        let warn = |span: std::ops::Range<usize>, lesser: &str, greater: &str, key: &str, than: &str| {
-            let cause = format!("{lesser} may do more than {greater}: `{key}` is wider than `{than}`");
-            inspection.warning(span, Wrong::new(cause, format!("lower `{key}`, or raise `{than}`")));
-        };
-        let (known, strangers, offenders) = ("known clients", "strangers", "offenders");
-        // Where the file says neither, the defaults are in order; the one that it says is to be mended.
-        let span = |lesser: Option<std::ops::Range<usize>>, greater: Option<std::ops::Range<usize>>| {
-            lesser.or(greater).unwrap_or_default()
-        };
         let at = |key: Option<&Spanned<u32>>| key.map(Spanned::span);
         let client = at(self.key(|door| &door.per_client));
         let stranger = at(self.key(|door| &door.per_stranger));
         let offender = at(self.key(|door| &door.per_offender));
-        if said.unknown > said.passed {
-            let span = span(stranger.clone(), client);
-            warn(span, strangers, known, "sessions_per_stranger", "sessions_per_client");
-        }
-        if said.bad > said.unknown {
-            warn(span(offender, stranger), offenders, strangers, "sessions_per_offender", "sessions_per_stranger");
-        }
+        let sessions = [
+            (
+                said.unknown > said.passed,
+                stranger.clone().or(client),
+                ["strangers", "known clients"],
+                ["sessions_per_stranger", "sessions_per_client"],
+            ),
+            (
+                said.bad > said.unknown,
+                offender.or(stranger),
+                ["offenders", "strangers"],
+                ["sessions_per_offender", "sessions_per_stranger"],
+            ),
+        ];
+        let rate = settings.rate;
         let at = |key: Option<&Spanned<Option<Quota>>>| key.map(Spanned::span);
         let client = at(self.key(|door| &door.client_rate));
         let stranger = at(self.key(|door| &door.stranger_rate));
         let offender = at(self.key(|door| &door.offender_rate));
-        if exceeds(rate.unknown, rate.passed) {
-            let span = span(stranger.clone(), client);
-            warn(span, strangers, known, "rate_per_stranger", "rate_per_client");
-        }
-        if exceeds(rate.bad, rate.unknown) {
-            warn(span(offender, stranger), offenders, strangers, "rate_per_offender", "rate_per_stranger");
+        let rates = [
+            (
+                exceeds(rate.unknown, rate.passed),
+                stranger.clone().or(client),
+                ["strangers", "known clients"],
+                ["rate_per_stranger", "rate_per_client"],
+            ),
+            (
+                exceeds(rate.bad, rate.unknown),
+                offender.or(stranger),
+                ["offenders", "strangers"],
+                ["rate_per_offender", "rate_per_stranger"],
+            ),
+        ];
+        for (_, span, [lesser, greater], [key, than]) in sessions.into_iter().chain(rates).filter(|row| row.0) {
+            let cause = format!("{lesser} may do more than {greater}: `{key}` is wider than `{than}`");
+            let wrong = Wrong::new(cause, format!("lower `{key}`, or raise `{than}`"));
+            inspection.warning(span.unwrap_or_default(), wrong);
         }
     }
 }

@@ -32,7 +32,7 @@ const CONTACT_LIMIT: usize = 200;
 /// What can stand at the top of the file and in a gate: the gate's goes before.
 #[derive(Debug)]
 pub(super) struct Shared {
-    hostname: Option<Spanned<String>>,
+    pub(super) hostname: Option<Spanned<String>>,
     /// Whether there is a host name, even one that could not be read.
     named: bool,
     observe: Option<bool>,

@@ -119,6 +119,7 @@ pub(super) struct LimitsEntry {
     errors: Option<u32>,
     line_length: Option<usize>,
     command_time: Option<Spanned<Duration>>,
+    stress_command_time: Option<Spanned<Duration>>,
     dialogue_time: Option<Duration>,
     recipients: Option<u32>,
     idle_commands: Option<u32>,
@@ -136,6 +137,7 @@ impl LimitsEntry {
             errors: table.value("errors", count(1..=10_000)).map(Spanned::into_inner),
             line_length: table.value("line_length", count(512..=AUTH_LIMIT as i64)).map(Spanned::into_inner),
             command_time: table.value("command_time", span(SECOND..=HOUR)),
+            stress_command_time: table.value("stress_command_time", span(SECOND..=HOUR)),
             dialogue_time: table.value("dialogue_time", span(SECOND..=HOUR * 24)).map(Spanned::into_inner),
             // RFC 5321 §4.5.3.1.8: a server has to take 100.
             recipients: table.value("recipients", count(100..=1_000_000)).map(Spanned::into_inner),
@@ -154,11 +156,13 @@ impl LimitsEntry {
     /// What a gate's dialogue with strangers allows.
     pub(super) fn dialogue(&self, above: &Self, inspection: &Inspection) -> DialogueLimits {
         let command = self.command_time.as_ref().or(above.command_time.as_ref());
+        let stress = self.stress_command_time.as_ref().or(above.stress_command_time.as_ref());
         let limits = DialogueLimits {
             commands: self.commands.or(above.commands).unwrap_or(50),
             errors: self.errors(above),
             line: self.line_length.or(above.line_length).unwrap_or(COMMAND_LIMIT),
             command_timeout: command.map_or(CLIENT_PATIENCE, |span| *span.get_ref()),
+            stress_command_timeout: stress.map_or(seconds(10), |span| *span.get_ref()),
             total_timeout: self.dialogue_time.or(above.dialogue_time).unwrap_or(seconds(10 * 60)),
         };
         if let Some(command) = command.filter(|_| limits.command_timeout > limits.total_timeout) {
@@ -166,6 +170,12 @@ impl LimitsEntry {
             let cause = format!("`command_time` is more than the whole dialogue may take ({total})");
             let remedy = format!("set command_time = \"{total}\" or less, or raise `dialogue_time`");
             inspection.warning(command.span(), Wrong::new(cause, remedy));
+        }
+        if let Some(stress) = stress.filter(|_| limits.stress_command_timeout > limits.command_timeout) {
+            let usual = format_span(limits.command_timeout);
+            let cause = format!("this has no effect: nobody has more than `command_time` ({usual}) in any case");
+            let remedy = format!("set stress_command_time to less than \"{usual}\", or take it out");
+            inspection.warning(stress.span(), Wrong::new(cause, remedy));
         }
         limits
     }

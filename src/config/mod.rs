@@ -5,7 +5,7 @@
 //! would be right. A setting that has no effect is a warning.
 //!
 //! How it works: the TOML is parsed into tables that know their places (`table`), single values are read and checked
-//! (`values`), each section becomes an entry of what the file says (`gate`, `rules`, `limits`, `access`, `lists`, `bans`), the
+//! (`values`), each section becomes an entry of what the file says (`gate`, `rules`, `limits`, `access`, `bans`, …), the
 //! gate's entries are laid over the file's and those over the scene's defaults, and what can only be judged with all of
 //! it in view is judged last (`ports`, and each entry's `judge`). Problems go to the `inspection` on the way.
 //!
@@ -18,6 +18,7 @@ mod control;
 mod door;
 mod gate;
 mod inspection;
+mod ledger;
 mod limits;
 mod lists;
 mod nearest;
@@ -25,6 +26,7 @@ mod ports;
 mod problem;
 mod proxies;
 mod rules;
+mod shared;
 mod summary;
 mod table;
 mod tls;
@@ -47,13 +49,15 @@ use self::auth::AuthEntry;
 use self::bans::BansEntry;
 use self::gate::{GateEntry, Shared, made_anywhere};
 use self::inspection::{Inspection, Wrong};
+use self::ledger::LedgerEntry;
 use self::lists::DnsblEntry;
 use self::table::Table;
 use self::values::{choice, count, name_server, socket, span, text};
 use crate::backend::Announce;
 use crate::control::settings::Socket;
+use crate::ledger::embedded::Place;
 use crate::screen::Test;
-use crate::{dns, dnsbl, firewall, journal, ledger, session};
+use crate::{dns, dnsbl, firewall, journal, session};
 
 /// Where the file is unless somebody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/gatepost/gatepost.toml";
@@ -68,13 +72,17 @@ pub struct Config {
     /// Who is asked for the names of clients.
     pub dns: dns::names::Settings,
     /// How much is remembered.
-    pub ledger: ledger::Settings,
+    pub ledger: crate::ledger::Settings,
+    /// Where what is remembered is kept.
+    pub kept: Place,
     /// What failed AUTH leads to, and what bans are.
     pub rulings: session::rulings::Settings,
     /// Whom bans are told besides.
     pub firewall: firewall::Settings,
     /// The lists that come from outside.
     pub lists: crate::lists::Settings,
+    /// The store that several hosts share; nothing if this one is alone.
+    pub shared: Option<crate::ledger::shared::Settings>,
     /// Where metrics and health are served; nowhere if nothing.
     pub admin: Option<SocketAddr>,
     /// Where the record of each visit goes.
@@ -174,13 +182,15 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
     let lanes = table.value("lanes", count(1..=1024)).map(Spanned::into_inner);
     let dnsbl = table.section("dnsbl", DnsblEntry::read);
     let servers = table.section("dns", |dns| dns.list("nameservers", name_server));
-    let entries = table.section("ledger", |ledger| ledger.value("entries", count(1_000..=100_000_000)));
     let auth = table.section("auth", AuthEntry::read);
     let bans = table.section("bans", |bans| BansEntry::read(bans, folder));
     let (journal_to, recent) = table.section("journal", |journal| {
         (journal.value("to", journal_target), journal.value("recent", count(0..=1 << 30)))
     });
     let control = table.section("control", |section| control::read(section, folder));
+    let ledger = table.section("ledger", LedgerEntry::read);
+    let hostname = shared.hostname.as_ref().map(|name| name.get_ref().as_str());
+    let store = table.section("shared", |table| shared::read(table, folder, hostname));
     let gates = table.sections("gate", |gate| GateEntry::read(gate, folder));
 
     if !table.has("gate") {
@@ -212,11 +222,9 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
         firewall: bans.firewall(&gates, inspection),
         lists: bans.lists(inspection),
         gates,
-        ledger: ledger::Settings {
-            entries: entries.map_or(1_000_000, Spanned::into_inner),
-            decisions: bans.rules.most.unwrap_or(ledger::Settings::default().decisions),
-            ..ledger::Settings::default()
-        },
+        ledger: ledger.settings(bans.rules.most),
+        kept: ledger.kept(),
+        shared: store,
         admin: admin.map(Spanned::into_inner),
         journal: journal_to.map_or(JournalTarget::Stdout, Spanned::into_inner),
         recent: recent.map_or(journal::recent::DEFAULT, Spanned::into_inner),

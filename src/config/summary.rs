@@ -8,11 +8,13 @@ use super::Config;
 use super::gate::scene_word;
 use super::transparent;
 use crate::backend::Announce;
+use crate::firewall;
+use crate::ledger::embedded::Place;
 use crate::proxy_header::Version;
 use crate::screen::{Action, Site, Test};
 use crate::session::{self, Proxies, Tls};
 
-/// One line for each gate, one for the lists, and one that cannot be overlooked where nothing is enforced.
+/// One line for each gate, one for the lists and for whoever is told of bans, and one that cannot be overlooked where nothing is enforced.
 pub(super) fn write(config: &Config) -> String {
     let mut out = String::new();
     for gate in &config.gates {
@@ -28,6 +30,15 @@ pub(super) fn write(config: &Config) -> String {
         let allow = thresholds.and_then(|at| at.allow).map(|at| format!("; passed at {at}")).unwrap_or_default();
         _ = writeln!(out, "lists: {}{block}{allow}", lists.join(", "));
     }
+    if !config.lists.files.is_empty() {
+        let files: Vec<String> = config.lists.files.iter().map(|file| file.display().to_string()).collect();
+        _ = writeln!(out, "lists from outside: {}", files.join(", "));
+    }
+    let told = told(&config.firewall);
+    if !told.is_empty() {
+        _ = writeln!(out, "bans are told to: {}", told.join(", "));
+    }
+    _ = writeln!(out, "ledger: {}", kept(&config.kept));
     if let Some(admin) = config.admin {
         _ = writeln!(out, "admin: http://{admin}/metrics");
     }
@@ -69,6 +80,28 @@ fn gate_line(gate: &session::Settings) -> String {
         gate.backend.address,
         if gate.relay.auth { "offered" } else { "withheld" },
     )
+}
+
+/// Whom bans are told.
+fn told(firewall: &firewall::Settings) -> Vec<String> {
+    let nftables = firewall.nftables.as_ref().map(|nftables| {
+        let ports: Vec<String> = nftables.ports.iter().map(u16::to_string).collect();
+        format!("nftables (table {}, ports {})", nftables.table, ports.join(" "))
+    });
+    let file = firewall.file.as_ref().map(|file| file.path.display().to_string());
+    let command = firewall.command.as_ref().map(|command| command.words.join(" "));
+    [nftables, file, command].into_iter().flatten().collect()
+}
+
+/// Where what is remembered is kept. Whether systemd gives a folder is seen at the start.
+fn kept(place: &Place) -> String {
+    match place {
+        Place::At(path) => format!("kept in {}", path.display()),
+        Place::Given => {
+            "kept in ledger.redb, in the folder that systemd gives; without one, in memory alone".to_owned()
+        }
+        Place::Memory => "in memory alone: a restart forgets all clients".to_owned(),
+    }
 }
 
 /// Whose PROXY headers are believed.

@@ -53,6 +53,8 @@ pub enum Topic {
     Resolver,
     /// The DNS lists.
     Lists,
+    /// The packet filter.
+    Firewall,
     /// The admin interface.
     Admin,
     /// The examination itself.
@@ -71,6 +73,7 @@ impl Topic {
             Self::Name => "name",
             Self::Resolver => "resolver",
             Self::Lists => "lists",
+            Self::Firewall => "firewall",
             Self::Admin => "admin",
             Self::Doctor => "doctor",
         }

@@ -18,12 +18,14 @@
 //! | `tls`, `certificate` | certificates and TLS, on all sides |
 //! | `listen` | the gate's ports |
 //! | `dns` | the host's name, the name servers, the lists |
+//! | `firewall` | whether the packet filter can be told of bans |
 
 mod announce;
 mod backend;
 mod certificate;
 mod dns;
 mod finding;
+mod firewall;
 mod listen;
 mod report;
 mod strangers;
@@ -123,9 +125,16 @@ async fn examine_host(config: &Config, out: &mut Findings) {
             dns::names(&config.dns, &mut named).await;
         }
     };
-    tokio::join!(lists, names, clients);
+    let mut filtered = Findings::default();
+    let filter = async {
+        if let Some(nftables) = &config.firewall.nftables {
+            firewall::nftables(nftables, &mut filtered).await;
+        }
+    };
+    tokio::join!(lists, names, clients, filter);
     out.append(named);
     out.append(heard);
+    out.append(filtered);
 }
 
 /// Runs it for as long as it may take. What was found by then counts.

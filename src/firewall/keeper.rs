@@ -130,27 +130,37 @@ impl Keeper {
                 touched.push(net);
             }
         }
-        while let Some(&(until, net)) = self.ends.first()
-            && until.plus(LINGER) <= now
-        {
-            self.note_end(net, None);
-            if self.tell(net, None) {
-                touched.push(net);
-            }
-        }
+        let over = self.over(now);
+        touched.extend(over.into_iter().filter(|net| self.tell(*net, None)));
         self.say_if_too_many();
         touched
     }
 
-    /// What is wanted of each network of which something changed. Takes out what is over.
+    /// Takes out what is over; the networks that it was about.
+    fn over(&mut self, now: Timestamp) -> Vec<IpNet> {
+        let mut over = Vec::new();
+        while let Some(&(until, net)) = self.ends.first()
+            && until.plus(LINGER) <= now
+        {
+            self.note_end(net, None);
+            over.push((until, net));
+        }
+        if !over.is_empty() {
+            let mut wanted = self.shared.wanted.lock();
+            for (until, net) in &over {
+                // It may have been banned anew just now.
+                if wanted.bans.get(net).is_some_and(|ban| ban.until == *until) {
+                    wanted.bans.remove(net);
+                }
+            }
+        }
+        over.into_iter().map(|(_, net)| net).collect()
+    }
+
+    /// What is wanted of each network of which something changed.
     fn changes(&mut self) -> Vec<(IpNet, Option<Ban>)> {
         let now = self.shared.clock.now();
         let mut wanted = self.shared.wanted.lock();
-        for (until, net) in self.ends.range(..=(now, IpNet::default())) {
-            if wanted.bans.get(net).is_some_and(|ban| ban.until == *until) {
-                wanted.bans.remove(net);
-            }
-        }
         self.exempt = Arc::clone(&wanted.exempt);
         let changed = take(&mut wanted.changed);
         if take(&mut wanted.all) {

@@ -4,7 +4,7 @@
 //!            a change was carried out
 //!              ┌───────┐
 //!  unknown ──► known ◄─┘        unknown: at the start, after any failure, and when somebody deleted the table
-//!     ▲ everything │ a failure
+//!     ▲ everything │ a failure, or many changes
 //!     └────────────┘            everything anew, in one step; at once, and then with a growing pause
 //! ```
 //!
@@ -27,8 +27,8 @@ use crate::time::Timestamp;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether the table is still there: a reload of the host's own rules flushes everything.
-const CHECK: Duration = Duration::from_secs(30);
+/// From how many changes on it is simpler to make everything anew.
+const PLENTY: usize = 4096;
 
 /// The packet filter, as far as it is known.
 pub(super) struct Kernel {
@@ -55,11 +55,11 @@ impl Kernel {
     pub(super) fn new(nftables: Nftables) -> Self {
         let now = Instant::now();
         Self {
+            check: now + nftables.check,
             nftables,
             has: None,
             retry: now,
             pause: FIRST_PAUSE,
-            check: now + CHECK,
             failing: false,
             complaint: Seldom::default(),
         }
@@ -98,6 +98,9 @@ impl Kernel {
     }
 
     async fn change(&mut self, wanted: &NetMap<Ban>, touched: &[IpNet], now: Timestamp, counts: &Counters) {
+        if touched.len() > PLENTY && self.has.take().is_some() {
+            self.retry = Instant::now();
+        }
         let Some(has) = &mut self.has else { return };
         let Change { out, into, gone } = plan(has, wanted, touched, now);
         for net in gone {
@@ -132,7 +135,7 @@ impl Kernel {
         if self.has.is_none() || Instant::now() < self.check {
             return;
         }
-        self.check = Instant::now() + CHECK;
+        self.check = Instant::now() + self.nftables.check;
         match self.nftables.is_there().await {
             Ok(()) => {}
             Err(Failure::Refused(_)) => {
@@ -161,7 +164,7 @@ impl Kernel {
                 }
                 self.has = Some(elements.into_iter().collect());
                 self.pause = FIRST_PAUSE;
-                self.check = Instant::now() + CHECK;
+                self.check = Instant::now() + self.nftables.check;
             }
             Err(failure) => {
                 counts.nft_failed(&failure);
@@ -217,4 +220,143 @@ fn plan(has: &NetMap<Timestamp>, wanted: &NetMap<Ban>, touched: &[IpNet], now: T
         }
     }
     change
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_000_000);
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn later(seconds: u64) -> Timestamp {
+        NOW.plus(Duration::from_secs(seconds))
+    }
+
+    fn has(nets: &[(&str, u64)]) -> NetMap<Timestamp> {
+        nets.iter().map(|&(text, seconds)| (net(text), later(seconds))).collect()
+    }
+
+    fn wanted(nets: &[(&str, u64)]) -> NetMap<Ban> {
+        let ban = |seconds| Ban { until: later(seconds), reason: "test", old: false };
+        nets.iter().map(|&(text, seconds)| (net(text), ban(seconds))).collect()
+    }
+
+    #[test]
+    fn what_changes_is_told_and_nothing_else() {
+        type Nets<'a> = &'a [(&'a str, u64)];
+        // What is there, what is wanted, what was touched; what goes out, what comes in.
+        let cases: &[(Nets<'_>, Nets<'_>, &[&str], &[&str], Nets<'_>)] = &[
+            // One comes, one goes, one is extended, one stays.
+            (&[], &[("192.0.2.1/32", 60)], &["192.0.2.1/32"], &[], &[("192.0.2.1/32", 60)]),
+            (&[("192.0.2.1/32", 60)], &[], &["192.0.2.1/32"], &["192.0.2.1/32"], &[]),
+            (
+                &[("192.0.2.1/32", 60)],
+                &[("192.0.2.1/32", 90)],
+                &["192.0.2.1/32"],
+                &["192.0.2.1/32"],
+                &[("192.0.2.1/32", 90)],
+            ),
+            (&[("192.0.2.1/32", 60)], &[("192.0.2.1/32", 60)], &["192.0.2.1/32"], &[], &[]),
+            // What is not touched is let be.
+            (&[("192.0.2.1/32", 60)], &[("192.0.2.9/32", 60)], &["192.0.2.9/32"], &[], &[("192.0.2.9/32", 60)]),
+            // A narrow one within a wide one is not told; it is when the wide one goes.
+            (&[("192.0.2.0/24", 60)], &[("192.0.2.0/24", 60), ("192.0.2.1/32", 90)], &["192.0.2.1/32"], &[], &[]),
+            (
+                &[("192.0.2.0/24", 60)],
+                &[("192.0.2.1/32", 90), ("192.0.2.9/32", 90)],
+                &["192.0.2.0/24"],
+                &["192.0.2.0/24"],
+                &[("192.0.2.1/32", 90), ("192.0.2.9/32", 90)],
+            ),
+            // A wide one takes the place of narrow ones.
+            (
+                &[("192.0.2.1/32", 60), ("192.0.2.9/32", 60), ("192.0.3.1/32", 60)],
+                &[("192.0.2.0/24", 60), ("192.0.2.1/32", 60), ("192.0.2.9/32", 60), ("192.0.3.1/32", 60)],
+                &["192.0.2.0/24"],
+                &["192.0.2.1/32", "192.0.2.9/32"],
+                &[("192.0.2.0/24", 60)],
+            ),
+            // Three within one another, and the outermost goes.
+            (
+                &[("10.0.0.0/8", 60)],
+                &[("10.1.0.0/16", 60), ("10.1.1.1/32", 60)],
+                &["10.0.0.0/8"],
+                &["10.0.0.0/8"],
+                &[("10.1.0.0/16", 60)],
+            ),
+            // Both at once.
+            (
+                &[("10.0.0.0/8", 60)],
+                &[("10.1.1.1/32", 60)],
+                &["10.1.0.0/16", "10.0.0.0/8", "10.1.1.1/32"],
+                &["10.0.0.0/8"],
+                &[("10.1.1.1/32", 60)],
+            ),
+            // What is over has gone by itself, and is not named.
+            (&[("192.0.2.0/24", 0)], &[("192.0.2.1/32", 9)], &["192.0.2.0/24"], &[], &[("192.0.2.1/32", 9)]),
+            (&[("192.0.2.1/32", 0)], &[("192.0.2.1/32", 9)], &["192.0.2.1/32"], &[], &[("192.0.2.1/32", 9)]),
+            (&[("192.0.2.1/32", 0)], &[], &["192.0.2.1/32"], &[], &[]),
+            (&[], &[("2001:db8::/64", 9)], &["2001:db8::/64"], &[], &[("2001:db8::/64", 9)]),
+        ];
+        for (before, after, touched, out, into) in cases {
+            let touched: Vec<IpNet> = touched.iter().map(|text| net(text)).collect();
+            let change = plan(&has(before), &wanted(after), &touched, NOW);
+            assert_eq!(change.out, out.iter().map(|text| net(text)).collect::<Vec<_>>(), "{before:?} {after:?}");
+            let into: Vec<_> = into.iter().map(|&(text, seconds)| (net(text), later(seconds))).collect();
+            assert_eq!(change.into, into, "{before:?} {after:?}");
+        }
+    }
+
+    /// Networks that are likely to lie within one another.
+    fn some() -> impl Strategy<Value = IpNet> {
+        prop_oneof![
+            (0_u32..16, 26_u8..=32).prop_map(|(host, length)| {
+                IpNet::new(std::net::Ipv4Addr::from_bits(0xC000_0200 + host * 4).into(), length).unwrap().trunc()
+            }),
+            (0_u128..8, 58_u8..=66).prop_map(|(subnet, length)| {
+                let bits = (0x2001_0db8_u128 << 96) + (subnet << 64);
+                IpNet::new(std::net::Ipv6Addr::from_bits(bits).into(), length).unwrap().trunc()
+            }),
+        ]
+    }
+
+    proptest! {
+        /// Whatever comes and goes, in whatever batches: what is there is what is wanted, and nothing overlaps on the way.
+        #[test]
+        fn what_is_there_follows_what_is_wanted(
+            batches in prop::collection::vec(prop::collection::vec((some(), prop::option::of(1_u64..4)), 1..6), 1..12)
+        ) {
+            let (mut is, mut wants) = (NetMap::<Timestamp>::default(), NetMap::<Ban>::default());
+            for batch in batches {
+                let mut touched = Vec::new();
+                for (net, seconds) in batch {
+                    match seconds {
+                        Some(seconds) => wants.insert(net, Ban { until: later(seconds), reason: "test", old: false }),
+                        None => drop(wants.remove(net)),
+                    }
+                    touched.push(net);
+                }
+                let change = plan(&is, &wants, &touched, NOW);
+                prop_assert!(change.gone.is_empty());
+                for net in change.out {
+                    prop_assert!(is.remove(net).is_some(), "{} is not there", net);
+                }
+                for (net, until) in change.into {
+                    prop_assert!(!is.touches(net), "{} overlaps", net);
+                    is.insert(net, until);
+                }
+                let all = ["0.0.0.0/0", "::/0"].map(net);
+                let expected: Vec<_> = all.iter()
+                    .flat_map(|all| wants.outermost(*all).map(|(net, ban)| (net, ban.until)).collect::<Vec<_>>()).collect();
+                let found: Vec<_> = is.iter().map(|(net, until)| (net, *until)).collect();
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
 }

@@ -237,3 +237,6 @@ impl Firewall {
         shared.wake.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,53 +6,70 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 /// Something for each of some networks, which are without host bits.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct NetMap<V>(BTreeMap<IpNet, V>);
+#[derive(Clone, Debug)]
+pub(super) struct NetMap<V> {
+    nets: BTreeMap<IpNet, V>,
+    /// How many there are of each family and prefix length: a search skips those of which there is none.
+    lengths: BTreeMap<(bool, u8), usize>,
+}
 
 impl<V> Default for NetMap<V> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self { nets: BTreeMap::new(), lengths: BTreeMap::new() }
     }
 }
 
 impl<V> FromIterator<(IpNet, V)> for NetMap<V> {
     fn from_iter<I: IntoIterator<Item = (IpNet, V)>>(nets: I) -> Self {
-        Self(nets.into_iter().collect())
+        let mut map = Self::default();
+        nets.into_iter().for_each(|(net, value)| map.insert(net, value));
+        map
     }
 }
 
 impl<V> NetMap<V> {
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.nets.len()
     }
 
     pub(super) fn get(&self, net: IpNet) -> Option<&V> {
-        self.0.get(&net)
+        self.nets.get(&net)
     }
 
     pub(super) fn insert(&mut self, net: IpNet, value: V) {
-        self.0.insert(net, value);
+        if self.nets.insert(net, value).is_none() {
+            *self.lengths.entry(kind(net)).or_default() += 1;
+        }
     }
 
     pub(super) fn remove(&mut self, net: IpNet) -> Option<V> {
-        self.0.remove(&net)
+        let removed = self.nets.remove(&net)?;
+        if let Some(count) = self.lengths.get_mut(&kind(net)) {
+            *count -= 1;
+            if *count == 0 {
+                self.lengths.remove(&kind(net));
+            }
+        }
+        Some(removed)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (IpNet, &V)> {
-        self.0.iter().map(|(net, value)| (*net, value))
+        self.nets.iter().map(|(net, value)| (*net, value))
     }
 
     /// Those that are `net` or lie within it.
     pub(super) fn within(&self, net: IpNet) -> impl Iterator<Item = (IpNet, &V)> {
-        self.0.range(net..).map(|(inner, value)| (*inner, value)).take_while(move |(inner, _)| net.contains(inner))
+        self.nets.range(net..).map(|(inner, value)| (*inner, value)).take_while(move |(inner, _)| net.contains(inner))
     }
 
     /// The widest one that is `net` or has it in it.
     pub(super) fn widest(&self, net: IpNet) -> Option<IpNet> {
-        (0..=net.prefix_len())
-            .filter_map(|length| IpNet::new(net.addr(), length).ok())
+        let (v6, most) = kind(net);
+        self.lengths
+            .range((v6, 0)..=(v6, most))
+            .filter_map(|(&(_, length), _)| IpNet::new(net.addr(), length).ok())
             .map(|outer| outer.trunc())
-            .find(|outer| self.0.contains_key(outer))
+            .find(|outer| self.nets.contains_key(outer))
     }
 
     /// Whether one of them has an address in common with `net`.
@@ -71,6 +88,11 @@ impl<V> NetMap<V> {
             is_outer
         })
     }
+}
+
+/// The family and the prefix length.
+fn kind(net: IpNet) -> (bool, u8) {
+    (matches!(net, IpNet::V6(_)), net.prefix_len())
 }
 
 #[cfg(test)]
@@ -112,6 +134,17 @@ mod tests {
         {
             assert_eq!(map.touches(net(other)), touches, "{other}");
         }
+    }
+
+    #[test]
+    fn what_was_taken_out_is_around_nothing() {
+        let mut map = map(SOME);
+        map.insert(net("10.0.0.0/8"), ());
+        assert_eq!(map.len(), SOME.len());
+        assert_eq!(map.remove(net("10.0.0.0/8")), Some(()));
+        assert_eq!(map.remove(net("10.0.0.0/8")), None);
+        assert_eq!(map.widest(net("10.1.2.3/32")), Some(net("10.1.0.0/16")));
+        assert_eq!(map.widest(net("10.9.9.9/32")), None);
     }
 
     #[test]

@@ -33,11 +33,19 @@ pub struct Nftables {
     pub priority: i32,
     /// `nft`, and what goes before its arguments.
     pub program: Vec<String>,
+    /// How often it is looked whether the table is still there: a reload of the host's own rules flushes everything.
+    pub check: Duration,
 }
 
 impl Default for Nftables {
     fn default() -> Self {
-        Self { table: "gatepost".to_owned(), ports: vec![25, 465, 587], priority: -10, program: vec!["nft".to_owned()] }
+        Self {
+            table: "gatepost".to_owned(),
+            ports: vec![25, 465, 587],
+            priority: -10,
+            program: vec!["nft".to_owned()],
+            check: Duration::from_secs(30),
+        }
     }
 }
 
@@ -100,10 +108,9 @@ impl Nftables {
         }
     }
 
-    /// Whether the chain is still there.
+    /// Whether the chain is still there. A rule could be added to it then; to list it would cost reading the sets.
     pub(super) async fn is_there(&self) -> Result<(), Failure> {
-        let list = format!("list chain inet {} input\n", self.table);
-        self.run(&[], &list, 0).await
+        self.run(&["--check"], &format!("add rule inet {} input counter\n", self.table), 0).await
     }
 
     /// Carries out `text`, which names about as many elements.

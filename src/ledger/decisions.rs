@@ -111,6 +111,14 @@ impl Decisions {
         self.inner.write().changed = Some(HashSet::default());
     }
 
+    pub(super) fn note_all(&self) {
+        let mut inner = self.inner.write();
+        let Inner { held, changed, .. } = &mut *inner;
+        if let Some(changed) = changed {
+            changed.extend(held.keys());
+        }
+    }
+
     /// What counts for a client at `now`.
     pub fn of(&self, client: IpAddr, now: Timestamp) -> Option<Arc<Held>> {
         let client = addr::canonical(client);

@@ -44,10 +44,17 @@
 //! later decision, so that order does not matter. With the store away, each host goes on alone.
 
 pub mod decisions;
+pub mod embedded;
+mod kept;
 mod shard;
 mod table;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+pub mod memory_store;
+pub mod shared;
+pub mod store;
 
 use ahash::RandomState;
 use ipnet::IpNet;
@@ -58,6 +65,8 @@ use crate::policy::guard::{Account, Failed, Network, Rules, Sentence, Strike, Ta
 use crate::policy::record::Record;
 use crate::screen::{Standing, Test, Tests};
 use crate::time::Timestamp;
+
+pub use kept::Kept;
 
 use decisions::Decisions;
 use table::{AccountId, ClientId, Table};
@@ -299,17 +308,31 @@ impl Ledger {
         self.decisions.note_changes();
     }
 
-    /// Shows what has changed since it was last asked, at most `most` entries of each kind.
+    /// Counts all that is remembered as changed.
+    pub fn note_all(&self) {
+        self.standings.note_all();
+        self.tallies.note_all();
+        self.networks.note_all();
+        self.accounts.note_all();
+        self.decisions.note_all();
+    }
+
+    /// Shows what has changed since it was last asked, at most `most` entries. Fewer mean that there is no more for now.
     pub fn take_changes(&self, most: usize, mut show: impl FnMut(Change)) {
+        let left = Cell::new(most);
+        let mut show = |change| {
+            left.set(left.get().saturating_sub(1));
+            show(change);
+        };
         // What was decided is worth most, and least of it.
-        self.decisions.take_changes(most, |network, decision| {
+        self.decisions.take_changes(left.get(), |network, decision| {
             show(Change { kind: Kind::Decision, key: network.to_string(), line: decision.map(Record::line) });
         });
         let mut of_client = |kind, client: ClientId, line| show(Change { kind, key: client.client().word(), line });
-        self.tallies.take_changes(most, |id, value| of_client(Kind::Tally, id, value.map(Record::line)));
-        self.networks.take_changes(most, |id, value| of_client(Kind::Network, id, value.map(Record::line)));
-        self.standings.take_changes(most, |id, value| of_client(Kind::Standing, id, value.map(Record::line)));
-        self.accounts.take_changes(most, |id, value| {
+        self.tallies.take_changes(left.get(), |id, value| of_client(Kind::Tally, id, value.map(Record::line)));
+        self.networks.take_changes(left.get(), |id, value| of_client(Kind::Network, id, value.map(Record::line)));
+        self.standings.take_changes(left.get(), |id, value| of_client(Kind::Standing, id, value.map(Record::line)));
+        self.accounts.take_changes(left.get(), |id, value| {
             show(Change { kind: Kind::Account, key: hex(&id.0), line: value.map(Record::line) });
         });
     }

@@ -100,6 +100,13 @@ impl<K: Key, V: Value> Shard<K, V> {
         self.changed = Some(HashSet::with_hasher(hasher.clone()));
     }
 
+    /// Counts all keys as changed.
+    pub(super) fn note_all(&mut self) {
+        if let Some(changed) = &mut self.changed {
+            changed.extend(self.entries.iter().map(|entry| entry.key));
+        }
+    }
+
     /// The keys that have changed, at most `most` of them; they count as unchanged then.
     pub(super) fn take_changes(&mut self, most: usize) -> Vec<K> {
         let Some(changed) = &mut self.changed else { return Vec::new() };

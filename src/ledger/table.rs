@@ -100,6 +100,10 @@ impl<K: Key, V: Value> Table<K, V> {
         self.shards.iter().for_each(|shard| shard.lock().note_changes(&self.hasher));
     }
 
+    pub(super) fn note_all(&self) {
+        self.shards.iter().for_each(|shard| shard.lock().note_all());
+    }
+
     pub(super) fn recall(&self, key: K, now: Timestamp) -> Option<V> {
         let hash = key.hashed(&self.hasher);
         self.shard(hash)?.lock().recall(key, hash, now.seconds(), &self.hasher)

@@ -10,6 +10,7 @@
 
 pub mod bans;
 mod gate;
+mod shared;
 mod sources;
 
 pub use gate::{AcceptError, BackendFailure, Gate, Header, Limit, Presence, State};

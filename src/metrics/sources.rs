@@ -12,6 +12,11 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
+use crate::firewall;
+use crate::lists::ListState;
+use super::shared;
+use crate::ledger::shared::State;
+
 /// What a list has answered so far, and whether it is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ZoneState {
@@ -45,6 +50,9 @@ pub struct Sources {
     ledger_entries: Mutex<Option<Ask<u64>>>,
     journal_lost: Mutex<Option<Ask<u64>>>,
     stress: Mutex<Option<Ask<bool>>>,
+    firewall: Mutex<Option<Ask<firewall::Counts>>>,
+    lists: Mutex<Option<Ask<Vec<ListState>>>>,
+    shared: Mutex<Option<Ask<State>>>,
 }
 
 impl fmt::Debug for Sources {
@@ -78,6 +86,21 @@ impl Sources {
     pub fn set_journal_lost(&self, ask: impl Fn() -> u64 + Send + Sync + 'static) {
         *self.journal_lost.lock() = Some(Arc::new(ask));
     }
+
+    /// Who knows what the outside was told of bans.
+    pub fn set_firewall(&self, ask: impl Fn() -> firewall::Counts + Send + Sync + 'static) {
+        *self.firewall.lock() = Some(Arc::new(ask));
+    }
+
+    /// Who knows of the lists from outside.
+    pub fn set_lists(&self, ask: impl Fn() -> Vec<ListState> + Send + Sync + 'static) {
+        *self.lists.lock() = Some(Arc::new(ask));
+    }
+
+    /// Who knows how it stands with the shared store.
+    pub fn set_shared(&self, ask: impl Fn() -> State + Send + Sync + 'static) {
+        *self.shared.lock() = Some(Arc::new(ask));
+    }
 }
 
 /// Asks, with no lock held.
@@ -97,6 +120,11 @@ struct Told {
     entries: IntGauge,
     lost: IntCounter,
     stress: IntGauge,
+    elements: IntGauge,
+    failures: IntCounterVec,
+    runs: IntCounterVec,
+    listed: IntGaugeVec,
+    list_failures: IntCounterVec,
 }
 
 #[allow(clippy::expect_used, reason = "names and labels are constants; a test makes them all")]
@@ -111,6 +139,11 @@ impl Told {
         let entries = Opts::new("ledger_entries", "Clients that are remembered.");
         let stress = Opts::new("stress", "Whether there are so many sessions that strangers are hurried.");
         let lost = Opts::new("journal_lost_total", "Journal records that could not be written.");
+        let elements = Opts::new("firewall_elements", "Networks that the packet filter keeps out.");
+        let failures = Opts::new("firewall_failures_total", "Bans that could not be told outside, by why.");
+        let runs = Opts::new("ban_command_runs_total", "Runs of the ban command, by what came of them.");
+        let listed = Opts::new("list_entries", "Networks of an imported list that are in force.");
+        let list_failures = Opts::new("list_failures_total", "Changes of an imported list that could not be used.");
         Self {
             queries: IntCounterVec::new(queries, &["zone", "result"]).expect("a valid counter"),
             up: IntGaugeVec::new(up, &["zone"]).expect("a valid gauge"),
@@ -118,6 +151,11 @@ impl Told {
             entries: IntGauge::with_opts(entries).expect("a valid gauge"),
             stress: IntGauge::with_opts(stress).expect("a valid gauge"),
             lost: IntCounter::with_opts(lost).expect("a valid counter"),
+            elements: IntGauge::with_opts(elements).expect("a valid gauge"),
+            failures: IntCounterVec::new(failures, &["kind"]).expect("a valid counter"),
+            runs: IntCounterVec::new(runs, &["result"]).expect("a valid counter"),
+            listed: IntGaugeVec::new(listed, &["list"]).expect("a valid gauge"),
+            list_failures: IntCounterVec::new(list_failures, &["list"]).expect("a valid counter"),
         }
     }
 
@@ -148,6 +186,24 @@ impl Told {
         }
         self.not_after.collect()
     }
+
+    fn firewall(&self, counts: &firewall::Counts) -> Vec<MetricFamily> {
+        self.elements.set(i64::try_from(counts.elements).unwrap_or(i64::MAX));
+        for (counter, counted) in [(&self.failures, &counts.failures), (&self.runs, &counts.runs)] {
+            for &(word, n) in counted {
+                counter.with_label_values(&[word]).inc_by(n);
+            }
+        }
+        [self.elements.collect(), self.failures.collect(), self.runs.collect()].concat()
+    }
+
+    fn lists(&self, lists: Vec<ListState>) -> Vec<MetricFamily> {
+        for ListState { list, entries, failures } in lists {
+            self.listed.with_label_values(&[&*list]).set(i64::try_from(entries).unwrap_or(i64::MAX));
+            self.list_failures.with_label_values(&[&*list]).inc_by(failures);
+        }
+        [self.listed.collect(), self.list_failures.collect()].concat()
+    }
 }
 
 impl Collector for Asked {
@@ -176,6 +232,14 @@ impl Collector for Asked {
         if let Some(lost) = ask(&self.0.journal_lost) {
             told.lost.inc_by(lost);
             families.extend(told.lost.collect());
+        }
+        // Its words are there at 0 where nobody is told.
+        families.extend(told.firewall(&ask(&self.0.firewall).unwrap_or_default()));
+        if let Some(lists) = ask(&self.0.lists) {
+            families.extend(told.lists(lists));
+        }
+        if let Some(state) = ask(&self.0.shared) {
+            families.extend(shared::families(&state));
         }
         families
     }

@@ -1,7 +1,8 @@
 //! Networks and what is said of each, in order: the first match wins.
 //!
-//! Made once, asked on every accept: the networks are flattened into the ranges between which the answer changes, so that a
-//! look-up is one binary search. What no network matches is answered with the default.
+//! Made once, asked on every accept: the networks are flattened into the ranges between which the answer changes, and an index
+//! over their first bits leaves a look-up a handful of steps of a binary search, however many there are. What no network
+//! matches is answered with the default.
 //!
 //! An IPv4 client that comes as IPv4-mapped IPv6 is the IPv4 client, and so are entries within `::ffff:0:0/96`. Wider IPv6
 //! networks, `::/0` too, say nothing of IPv4 clients.
@@ -74,21 +75,28 @@ struct Span<T, V> {
     says: V,
 }
 
+/// The most buckets of an index.
+const BUCKETS: usize = 1 << 16;
+
 /// Where the answer changes, in order: from each address on, up to the next one, that is said.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Ranges<T, V> {
     /// The answers apart from the addresses, so that a search touches little memory.
     from: Vec<T>,
     says: Vec<V>,
+    /// How many of them lie in earlier buckets than each, and in all. A bucket has the addresses that are the same but for
+    /// the last `shift` bits, counted from the first of all.
+    index: Vec<u32>,
+    shift: u32,
 }
 
 impl<T, V> Default for Ranges<T, V> {
     fn default() -> Self {
-        Self { from: Vec::new(), says: Vec::new() }
+        Self { from: Vec::new(), says: Vec::new(), index: Vec::new(), shift: 0 }
     }
 }
 
-impl<T: Copy + Ord, V: Copy + Eq + Default> Ranges<T, V> {
+impl<T: Copy + Ord + Into<u128>, V: Copy + Eq + Default> Ranges<T, V> {
     /// Any two networks are apart, or one lies within the other; so, in order of their first addresses, those around the
     /// present address are a stack. Each level of it holds the earliest entry up to there, which is the first match.
     fn flatten(mut spans: Vec<Span<T, V>>, after: impl Fn(T) -> Option<T>) -> Self {
@@ -104,6 +112,7 @@ impl<T: Copy + Ord, V: Copy + Eq + Default> Ranges<T, V> {
             around.push(span);
         }
         ranges.leave(&mut around, None, &after);
+        ranges.make_index();
         ranges
     }
 
@@ -137,8 +146,43 @@ impl<T: Copy + Ord, V: Copy + Eq + Default> Ranges<T, V> {
         spans.filter(|(_, said)| **said == says).map(|(span, _)| span).collect()
     }
 
+    fn make_index(&mut self) {
+        let (Some(&first), Some(&last)) = (self.from.first(), self.from.last()) else { return };
+        let width = u128::BITS - offset(first, last).leading_zeros();
+        let bits = self.from.len().next_power_of_two().min(BUCKETS).trailing_zeros();
+        self.shift = width.saturating_sub(bits);
+        let bucket = |from: &T| bucket(first, *from, self.shift);
+        let mut behind = 0;
+        for number in 0..=bucket(&last) {
+            self.index.push(u32::try_from(behind).unwrap_or(u32::MAX));
+            let rest = self.from.get(behind..).unwrap_or_default();
+            behind += rest.iter().take_while(|from| bucket(from) == number).count();
+        }
+        self.index.push(u32::try_from(behind).unwrap_or(u32::MAX));
+    }
+
     fn at(&self, address: T) -> V {
-        let behind = self.from.partition_point(|&from| from <= address);
+        let Some(&first) = self.from.first().filter(|first| **first <= address) else { return V::default() };
+        let number = bucket(first, address, self.shift);
+        let earlier = |number: usize| self.index.get(number).map(|&behind| behind as usize);
+        // Behind the last bucket, the last word counts.
+        let behind = match (earlier(number), earlier(number.saturating_add(1))) {
+            (Some(begin), Some(end)) => {
+                let inside = self.from.get(begin..end).unwrap_or_default();
+                begin + inside.partition_point(|&from| from <= address)
+            }
+            _ => self.from.len(),
+        };
         behind.checked_sub(1).and_then(|at| self.says.get(at)).copied().unwrap_or_default()
     }
+}
+
+/// How far behind `first` an address lies.
+fn offset<T: Into<u128>>(first: T, address: T) -> u128 {
+    address.into().wrapping_sub(first.into())
+}
+
+fn bucket<T: Into<u128>>(first: T, address: T, shift: u32) -> usize {
+    // A width of 128 bits is shifted by less, for there is a bucket for a bit at least.
+    usize::try_from(offset(first, address).checked_shr(shift).unwrap_or(0)).unwrap_or(usize::MAX)
 }

@@ -53,7 +53,7 @@ impl Rates {
         let Some(shard) = self.shards.get((hash >> 40) as usize % SHARDS) else { return Ok(()) };
         let mut buckets = shard.lock();
         let count = buckets.len() as u64;
-        let Some(bucket) = buckets.get_mut(((hash & 0xffff_ffff) * count >> 32) as usize) else { return Ok(()) };
+        let Some(bucket) = buckets.get_mut((((hash & 0xffff_ffff) * count) >> 32) as usize) else { return Ok(()) };
         if let Some(state) = bucket.iter_mut().find(|state| state.key == key) {
             return quota.draw(&mut state.tat, now);
         }

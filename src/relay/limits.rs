@@ -22,7 +22,7 @@ pub struct Limits {
     /// RCPT commands in one transaction; RFC 5321 §4.5.3.1.8 asks for 100 at least. Beyond it the answer is 452
     /// (§4.5.3.1.10), so that the client sends the message to those it got in, and comes again for the rest.
     pub recipients: u32,
-    /// Commands that bring no message on its way (NOOP, RSET, VRFY, EXPN, HELP, ETRN, HELO, EHLO), from one message that
+    /// Commands that bring no message on its way (NOOP, RSET, VRFY, EXPN, HELP, ETRN, HELO, EHLO, AUTH), from one message that
     /// the backend takes to the next. Beyond it, 421.
     pub idle_commands: u32,
     /// All commands, from one message that the backend takes to the next: a large one may come in many chunks. Beyond
@@ -85,7 +85,7 @@ impl Count {
         match verb {
             Verb::Rcpt => return self.recipient(limits),
             Verb::Mail if !nested => self.transaction_over(),
-            Verb::Noop | Verb::Vrfy | Verb::Expn | Verb::Help | Verb::Etrn => self.idle_commands += 1,
+            Verb::Noop | Verb::Vrfy | Verb::Expn | Verb::Help | Verb::Etrn | Verb::Auth => self.idle_commands += 1,
             Verb::Rset | Verb::Helo | Verb::Ehlo => {
                 self.transaction_over();
                 self.idle_commands += 1;

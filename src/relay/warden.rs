@@ -16,7 +16,7 @@ use super::ending::{AuthOutcome, Event};
 use crate::smtp::auth::Account;
 use crate::smtp::reply::Code;
 
-/// Watches over AUTH in one relay. Any `FnMut(Event)` is one that lets everything go and hears of everything.
+/// Watches over AUTH in one relay. It is asked for leave, or for release, or for neither: never for both at once. Any `FnMut(Event)` is one that lets everything go and hears of everything.
 pub trait Warden {
     /// Whether AUTH is open to this client at all. If not, the keyword is withheld and the command answered 503, as where
     /// [`Settings::auth`](super::Settings::auth) is off. Asked once, at the beginning.

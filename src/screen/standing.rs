@@ -32,6 +32,13 @@ impl Standing {
         self.passed_until[test] = 0;
     }
 
+    /// Remembers the passes of `other` as well; of two passes of a test the longer stays.
+    pub fn merge(&mut self, other: &Self) {
+        for test in Test::ALL {
+            self.passed_until[test] = self.passed_until[test].max(other.passed_until[test]);
+        }
+    }
+
     /// Until when `test` counts as passed; the epoch if it never was.
     pub fn until(&self, test: Test) -> Timestamp {
         Timestamp::from_seconds(u64::from(self.passed_until[test]))
@@ -44,7 +51,7 @@ impl Standing {
     }
 }
 
-/// One number a test, in their order.
+/// Until when each test counts as passed, in their order.
 impl Record for Standing {
     fn line(&self) -> String {
         Test::ALL.into_iter().fold(Writer::new(), |line, test| line.word(self.passed_until[test])).end()
@@ -56,7 +63,7 @@ impl Record for Standing {
         for test in Test::ALL {
             standing.passed_until[test] = words.next()?;
         }
-        Some(standing)
+        words.rest().is_empty().then_some(standing)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A visit with a task of its own: dialogue, handoff and relay, in order, and departure at the end of every way.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::net::TcpStream;
@@ -116,12 +117,15 @@ fn stay(house: &House, guest: &Guest) -> Option<Stay> {
     (guest.recognition != Recognition::Allowed).then(|| house.rulings.inside.enter(ClientKey::of(guest.client.ip())))
 }
 
-/// Waits until the client is put out.
-async fn put_out(stay: Option<&Stay>) {
-    match stay {
-        Some(stay) => stay.put_out().await,
-        None => std::future::pending().await,
+/// Waits until the client is put out. One that was `sentenced` in this very session is told so, and then leaves.
+async fn put_out(stay: Option<&Stay>, sentenced: Option<&AtomicBool>) {
+    if let Some(stay) = stay {
+        stay.put_out().await;
+        if !sentenced.is_some_and(|sentenced| sentenced.load(Ordering::Relaxed)) {
+            return;
+        }
     }
+    std::future::pending().await
 }
 
 /// Measures a replay.
@@ -198,7 +202,7 @@ async fn screened<C: Wire>(
             Decision::Listen => {
                 decision = tokio::select! {
                     biased;
-                    () = put_out(stay.as_ref()) => Decision::Over(Outcome::Banned),
+                    () = put_out(stay.as_ref(), None) => Decision::Over(Outcome::Banned),
                     decision = dialogue.listen() => decision,
                 }
             }
@@ -302,7 +306,8 @@ async fn relayed<C: Wire>(
     let settings = &guest.gate.settings.relay;
     let drained = house.draining.cancelled();
     let mut so_far = Tally::default();
-    let guard = Guard::new(house, &guest, report.screen.as_mut(), &mut so_far);
+    let sentenced = AtomicBool::new(false);
+    let guard = Guard::new(house, &guest, report.screen.as_mut(), &mut so_far, &sentenced);
     let ending = tokio::select! {
         biased;
         ending = relay::run_traced(sides, opening, settings, trace, drained, guard) => ending,
@@ -312,7 +317,7 @@ async fn relayed<C: Wire>(
             report.tls = client.facts().cloned();
             return depart(house, guest, Stage::Relay, Outcome::Shutdown, report);
         }
-        () = put_out(stay.as_ref()) => {
+        () = put_out(stay.as_ref(), Some(&sentenced)) => {
             report.tally = so_far;
             report.tls = client.facts().cloned();
             return depart(house, guest, Stage::Relay, Outcome::Banned, report);
@@ -336,6 +341,9 @@ async fn relayed<C: Wire>(
     report.tally = ending.tally;
     report.tls = client.facts().cloned();
     drop(client);
-    let outcome = failure.map_or_else(|| handoff::outcome(&ending.end), connection::outcome);
+    let outcome = match sentenced.into_inner() {
+        true => Outcome::Banned,
+        false => failure.map_or_else(|| handoff::outcome(&ending.end), connection::outcome),
+    };
     depart(house, guest, Stage::Relay, outcome, report);
 }

@@ -253,7 +253,11 @@ impl<'a, C: Wire> Dialogue<'a, C> {
     /// Reads until a whole line is at the front of the inbox. No buffer is held while there is nothing in it.
     async fn hear(&mut self) -> Result<(), Outcome> {
         let limits = &self.guest.gate.settings.dialogue;
-        let deadline = (Instant::now() + limits.command_timeout).min(self.ends);
+        let patience = match self.house.stress.is_on() {
+            true => limits.command_timeout.min(limits.stress_command_timeout),
+            false => limits.command_timeout,
+        };
+        let deadline = (Instant::now() + patience).min(self.ends);
         loop {
             match line::scan(&self.inbox, limits.line) {
                 Scan::Line(_) => return Ok(()),

@@ -7,8 +7,9 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use super::attempts::Permit;
 use super::rulings::{Names, Ruling, Settings};
@@ -33,6 +34,8 @@ pub(super) struct Guard<'v> {
     screen: Option<&'v mut Screen>,
     /// What would be lost with a relay that is cut off.
     so_far: &'v mut Tally,
+    /// Whether the client is banned for what it did here: it is to be told, and not put out before it is.
+    sentenced: &'v AtomicBool,
     permit: Option<Permit>,
     delayed: Option<Delayed<'v>>,
 }
@@ -56,8 +59,9 @@ impl<'v> Guard<'v> {
         guest: &'v Guest,
         screen: Option<&'v mut Screen>,
         so_far: &'v mut Tally,
+        sentenced: &'v AtomicBool,
     ) -> Self {
-        Self { house, guest, screen, so_far, permit: None, delayed: None }
+        Self { house, guest, screen, so_far, sentenced, permit: None, delayed: None }
     }
 
     /// Holds the reply back, if there is a place for it.
@@ -110,6 +114,7 @@ impl Warden for Guard<'_> {
             AuthOutcome::Failed | AuthOutcome::Abandoned
                 if self.house.login_failed(self.guest, finished.account.as_ref()) =>
             {
+                self.sentenced.store(true, Ordering::Relaxed);
                 Aftermath { delay: None, over: true }
             }
             AuthOutcome::Failed | AuthOutcome::Abandoned => self.delay(&self.house.rulings.settings()),
@@ -232,6 +237,7 @@ impl House {
     fn sentence(&self, network: ipnet::IpNet, sentence: Sentence, seen: &Seen<'_>, now: Timestamp) -> bool {
         let evidence = seen.evidence(&sentence);
         let Sentence { reason, count, level, until } = sentence;
+        let span = Duration::from_secs(u64::from(until).saturating_sub(now.seconds()));
         if self.is_exempt(network) {
             tracing::warn!(%network, reason = reason.name(), evidence = &*evidence,
                 "not banned: it is allow-listed, a load balancer of ours or a backend, or holds one");
@@ -248,7 +254,7 @@ impl House {
             count,
             level,
             begin: now,
-            until: Some(Timestamp::from_seconds(u64::from(until))),
+            until: Some(now.plus(span)),
             who: who(&seen.settings.node),
             evidence,
         };

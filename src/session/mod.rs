@@ -131,6 +131,8 @@ pub struct DialogueLimits {
     pub line: usize,
     /// For one whole command line.
     pub command_timeout: Duration,
+    /// The most of that for a command line that is awaited from now on, while the house is under stress.
+    pub stress_command_timeout: Duration,
     /// For the dialogue as a whole.
     pub total_timeout: Duration,
 }
@@ -158,7 +160,7 @@ pub struct House {
     /// The wall time.
     pub clock: Clock,
     /// What is remembered of clients.
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
     /// What is decided of clients at run time.
     pub rulings: Rulings,
     /// The sessions that are open.

@@ -267,7 +267,7 @@ impl House {
                 self.ledger.forget(*network);
             }
         }
-        log(held, self.clock.now());
+        log(held);
         decided
     }
 
@@ -404,10 +404,10 @@ fn outside(held: &Held, now: Timestamp) -> Timestamp {
 }
 
 /// One line for each decision.
-fn log(held: &Held, now: Timestamp) {
+fn log(held: &Held) {
     let Held { network, decision, .. } = held;
     let span = match decision.until {
-        Some(until) => format_span(Duration::from_secs(until.since(now).as_secs())),
+        Some(until) => format_span(until.since(decision.begin)),
         None => "ever".to_owned(),
     };
     let Decision { reason, count, level, who, evidence, .. } = decision;

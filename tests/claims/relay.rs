@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use gatepost::relay::ending::{AuthOutcome, End};
-use gatepost::relay::{BareNewline, Limits, Opening, Settings, Timeouts, Tls, Trace};
+use gatepost::relay::{Attempt, BareNewline, Limits, Opening, Settings, Timeouts, Tls, Trace};
 use gatepost::time::Timestamp;
 
 use super::data::{assert_every_reader_agrees, assert_unambiguous, reference};
@@ -29,8 +29,9 @@ use super::stage::Stage;
 /// rest is what the client sends.
 pub fn relay(input: &[u8]) {
     for traced in [false, true] {
-        agree(input, Tls::EndToEnd, traced, false);
+        agree(input, Tls::EndToEnd, traced, false, Attempt::Go);
     }
+    agree(input, Tls::EndToEnd, false, false, Attempt::Refuse);
 }
 
 /// The same where TLS with the client ends at the relay: besides, the MTA never hears of STARTTLS, and after it hears
@@ -40,7 +41,7 @@ pub fn relay_ending_tls(input: &[u8]) {
     let before_auth = input.last().is_some_and(|last| last % 2 == 1);
     for traced in [false, true] {
         for renews in [false, true] {
-            agree(input, Tls::Offered { before_auth }, traced, renews);
+            agree(input, Tls::Offered { before_auth }, traced, renews, Attempt::Go);
         }
     }
 }
@@ -48,7 +49,7 @@ pub fn relay_ending_tls(input: &[u8]) {
 /// When all of it happens.
 const NOW: Timestamp = Timestamp::from_seconds(1_795_325_533);
 
-fn agree(input: &[u8], tls: Tls, traced: bool, renews: bool) {
+fn agree(input: &[u8], tls: Tls, traced: bool, renews: bool, attempt: Attempt) {
     let Some((&choices, rest)) = input.split_first() else { return };
     let (choices, sent) = rest.split_at(usize::from(choices).min(rest.len()));
     let mut tape = Tape(choices);
@@ -56,6 +57,7 @@ fn agree(input: &[u8], tls: Tls, traced: bool, renews: bool) {
     let trace = traced.then(|| Trace::new([192, 0, 2, 7].into(), "mx.test", "7K2MQ-9XV4T", || NOW));
     let mut stage = Stage::traced(&settings(), Opening::Greeting, tls, trace);
     stage.renews = renews;
+    stage.leave = Some(attempt);
     mta.greet(&mut tape);
     play(&mut stage, &mut mta, &mut tape, sent);
     let view = View::of(sent, &stage.to_client, traced);

@@ -21,6 +21,7 @@
 //! | [`proxy`] | PROXY headers, written and read independently of the crate's own code |
 //! | [`haproxy`], [`nginx`] | load balancers, to stand before the gate |
 //! | [`rbldnsd`] | a DNSBL |
+//! | [`valkey`] | a shared store: a server, a cluster, a master with its replica and sentinel |
 //! | [`network`] | three hosts, each a network namespace, to put any of these into |
 //! | [`dns`] | a name server for the names of clients |
 //! | [`certificates`] | a small certification authority |
@@ -62,4 +63,5 @@ pub mod scripted;
 pub mod secure;
 pub mod sink;
 pub mod smtp_server;
+pub mod valkey;
 pub mod wait;

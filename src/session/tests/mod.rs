@@ -107,6 +107,7 @@ fn settings(backend: SocketAddr) -> Settings {
             errors: 20,
             line: 2048,
             command_timeout: Duration::from_secs(300),
+            stress_command_timeout: Duration::from_secs(10),
             total_timeout: Duration::from_secs(600),
         },
     }
@@ -167,7 +168,7 @@ impl Post {
     fn with_lists(settings: Settings, dnsbl: Option<Dnsbl>) -> Self {
         let house = Arc::new(House {
             clock: Clock::held(NOW),
-            ledger: Ledger::open(ledger::Settings { entries: 100, ..ledger::Settings::default() }),
+            ledger: Arc::new(Ledger::open(ledger::Settings { entries: 100, ..ledger::Settings::default() })),
             rulings: rulings(),
             sessions: Sessions::new(),
             stress: Stress::new(),

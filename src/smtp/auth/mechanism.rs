@@ -99,34 +99,39 @@ fn digest_md5(mut message: &[u8]) -> Option<Account> {
         // Empty elements of the list may stand before it.
         let key = message.get(..equals)?.rsplit(|&byte| byte == b',').next()?.trim_ascii();
         let rest = message.get(equals + 1..)?.trim_ascii_start();
-        let (text, behind) = directive(rest);
+        let (value, behind) = directive(rest);
         if key.eq_ignore_ascii_case(b"username") {
-            return Account::new(&text);
+            return Account::new(&meant(value));
         }
         let comma = behind.iter().position(|&byte| byte == b',')?;
         message = behind.get(comma + 1..)?;
     }
 }
 
-/// The text of a directive, and what stands behind it. In quotes, a backslash goes before a character that is meant as such.
-fn directive(rest: &[u8]) -> (Vec<u8>, &[u8]) {
-    let Some(quoted) = rest.strip_prefix(b"\"") else {
-        let end = rest.iter().position(|&byte| byte == b',').unwrap_or(rest.len());
-        let (text, behind) = rest.split_at_checked(end).unwrap_or((rest, b""));
-        return (text.to_vec(), behind);
-    };
-    let (mut text, mut escaped) = (Vec::new(), false);
-    for (at, &byte) in quoted.iter().enumerate() {
-        match byte {
-            b'"' if !escaped => return (text, quoted.get(at + 1..).unwrap_or_default()),
-            b'\\' if !escaped => escaped = true,
-            _ => {
-                text.push(byte);
-                escaped = false;
-            }
+/// The value of a directive, without its quotes, and what stands behind it.
+fn directive(rest: &[u8]) -> (&[u8], &[u8]) {
+    let quoted = rest.strip_prefix(b"\"");
+    let (value, mut escaped) = (quoted.unwrap_or(rest), false);
+    let ends = |&byte: &u8| match quoted {
+        None => byte == b',',
+        Some(_) => {
+            let ends = byte == b'"' && !escaped;
+            escaped = byte == b'\\' && !escaped;
+            ends
         }
-    }
-    (text, b"")
+    };
+    let end = value.iter().position(ends).unwrap_or(value.len());
+    value.split_at_checked(end).unwrap_or((value, b""))
+}
+
+/// What stands in quotes, as it is meant: a backslash goes before a character that is one of the text.
+fn meant(value: &[u8]) -> Vec<u8> {
+    let mut escaped = false;
+    let kept = value.iter().filter(|&&byte| {
+        escaped = byte == b'\\' && !escaped;
+        !escaped
+    });
+    kept.copied().collect()
 }
 
 fn scram(message: &[u8]) -> Option<Account> {

@@ -1,0 +1,3 @@
+-- KEYS: the tally.
+redis.call('DEL', KEYS[1])
+return { '', '' }

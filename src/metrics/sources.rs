@@ -12,10 +12,10 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
-use crate::firewall;
-use crate::lists::ListState;
 use super::shared;
+use crate::firewall;
 use crate::ledger::shared::State;
+use crate::lists::ListState;
 
 /// What a list has answered so far, and whether it is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]

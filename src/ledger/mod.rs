@@ -46,13 +46,13 @@
 pub mod decisions;
 pub mod embedded;
 mod kept;
+mod local;
 mod shard;
 mod table;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-pub mod memory_store;
 pub mod shared;
 pub mod store;
 
@@ -61,9 +61,9 @@ use ipnet::IpNet;
 
 use crate::addr::ClientKey;
 use crate::policy::ban::Decision;
-use crate::policy::guard::{Account, Failed, Network, Rules, Sentence, Strike, Tally};
+use crate::policy::guard::{Account, Network, Rules, Tally};
 use crate::policy::record::Record;
-use crate::screen::{Standing, Test, Tests};
+use crate::screen::{Standing, Tests};
 use crate::time::Timestamp;
 
 pub use kept::Kept;
@@ -169,9 +169,7 @@ impl Ledger {
     /// Remembers a client's standing. A pass that an entry already holds for longer stays; see [`Standing::pass`]. A
     /// standing in which nothing holds any more takes no place.
     pub fn remember(&self, client: ClientKey, standing: Standing, now: Timestamp) {
-        self.standings.update(ClientId::of(client), now, |known| {
-            Test::ALL.into_iter().for_each(|test| known.pass(test, standing.until(test)));
-        });
+        self.standings.update(ClientId::of(client), now, |known| known.merge(&standing));
     }
 
     /// Takes the passes of `tests` back, for the client has failed them since.
@@ -193,52 +191,9 @@ impl Ledger {
         tally.is_some_and(|tally| tally.is_bad(rules, second(now)))
     }
 
-    /// Counts what a client did; the ban that is due, if one is.
-    pub fn strike(
-        &self,
-        client: ClientKey,
-        strike: Strike,
-        rules: &Rules,
-        now: Timestamp,
-    ) -> (Tally, Option<Sentence>) {
-        let (second, dice) = (second(now), self.dice());
-        self.tallies.update(ClientId::of(client), now, |tally| tally.strike(strike, rules, second, dice))
-    }
-
-    /// Somebody has logged in from a client.
-    pub fn logged_in(&self, client: ClientKey, rules: &Rules, now: Timestamp) -> Tally {
-        let second = second(now);
-        self.tallies.update(ClientId::of(client), now, |tally| tally.succeeded(rules, second)).0
-    }
-
-    /// A login to an account failed; what that means for the client.
-    pub fn account_failed(
-        &self,
-        account: [u8; 16],
-        client: ClientKey,
-        rules: &Rules,
-        now: Timestamp,
-    ) -> (Account, Failed) {
-        let second = second(now);
-        self.accounts.update(AccountId(account), now, |account| account.failed(client, rules, second))
-    }
-
-    /// Somebody has logged in to an account.
-    pub fn account_logged_in(&self, account: [u8; 16], client: ClientKey, rules: &Rules, now: Timestamp) -> Account {
-        let second = second(now);
-        self.accounts.update(AccountId(account), now, |account| account.succeeded(client, rules, second)).0
-    }
-
     /// What is counted of an account, if anything is.
     pub fn account(&self, account: [u8; 16], now: Timestamp) -> Option<Account> {
         self.accounts.peek(AccountId(account), now, Account::clone)
-    }
-
-    /// A client was banned; the ban of its neighbourhood that is due, if one is.
-    pub fn offend(&self, client: ClientKey, rules: &Rules, now: Timestamp) -> (Network, Option<Sentence>) {
-        let (second, dice) = (second(now), self.dice());
-        let network = ClientId::of(ClientKey::of(client.neighbourhood().network()));
-        self.networks.update(network, now, |network| network.offend(client, rules, second, dice))
     }
 
     /// Forgets what was counted of the clients in `network`, and of the neighbourhoods in it or around it.
@@ -337,6 +292,11 @@ impl Ledger {
         });
     }
 
+    /// Shows every standing.
+    pub fn each_standing(&self, mut show: impl FnMut(ClientKey, Standing)) {
+        self.standings.each(|id, standing| show(id.client(), *standing));
+    }
+
     /// Shows all that is remembered.
     pub fn each(&self, now: Timestamp, mut show: impl FnMut(Kind, String, String)) {
         for held in self.decisions.all(now) {
@@ -419,7 +379,9 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::store::Store;
     use super::*;
+    use crate::policy::guard::{Sentence, Strike};
     use crate::screen::Test;
 
     const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
@@ -446,12 +408,12 @@ mod tests {
     fn a_pass_that_is_revoked_is_gone_and_the_others_stay() {
         let ledger = Ledger::open(Settings { entries: 10, ..Settings::default() });
         let hour = Duration::from_secs(3600);
-        ledger.remember(client(1), holding(Test::HeloName, hour), NOW);
-        ledger.remember(client(1), holding(Test::Pregreet, hour), NOW);
+        Ledger::remember(&ledger, client(1), holding(Test::HeloName, hour), NOW);
+        Ledger::remember(&ledger, client(1), holding(Test::Pregreet, hour), NOW);
         let mut failed = Tests::NONE;
         failed.insert(Test::HeloName);
-        ledger.revoke(client(1), failed, NOW);
-        ledger.revoke(client(2), failed, NOW);
+        Ledger::revoke(&ledger, client(1), failed, NOW);
+        Ledger::revoke(&ledger, client(2), failed, NOW);
         let standing = ledger.recall(client(1), NOW);
         assert!(!standing.holds(Test::HeloName, NOW));
         assert!(standing.holds(Test::Pregreet, NOW));
@@ -460,6 +422,19 @@ mod tests {
 
     fn rules() -> Rules {
         Rules::default()
+    }
+
+    /// What a verb of the ledger comes to: it is done at once.
+    fn done<T>(verb: impl Future<Output = store::Answer<T>>) -> T {
+        let verb = std::pin::pin!(verb);
+        match verb.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+            std::task::Poll::Ready(Ok(answer)) => answer,
+            _ => panic!("it waits"),
+        }
+    }
+
+    fn strike(ledger: &Ledger, client: ClientKey, strike: Strike) -> Option<Sentence> {
+        done(ledger.strike(client, strike, &rules(), second(NOW), 0)).1
     }
 
     fn ban(count: u32) -> Decision {
@@ -479,11 +454,11 @@ mod tests {
     /// A ledger in which there is something of each kind.
     fn full() -> Ledger {
         let ledger = Ledger::open(Settings::default());
-        ledger.remember(client(1), week(), NOW);
-        ledger.strike(client(2), Strike::NotOffered, &rules(), NOW);
-        ledger.account_failed([7; 16], client(2), &rules(), NOW);
-        ledger.account_logged_in([8; 16], client(3), &rules(), NOW);
-        ledger.offend(client(2), &rules(), NOW);
+        Ledger::remember(&ledger, client(1), week(), NOW);
+        strike(&ledger, client(2), Strike::NotOffered);
+        done(ledger.account_failed([7; 16], client(2), &rules(), second(NOW)));
+        done(ledger.account_logged_in([8; 16], client(3), &rules(), second(NOW)));
+        done(ledger.offend(client(2).neighbourhood(), client(2), &rules(), second(NOW), 0));
         ledger.decisions().decide("192.0.2.0/24".parse().unwrap(), ban(5));
         ledger
     }
@@ -520,33 +495,33 @@ mod tests {
             changes.sort_by(|a, b| a.1.cmp(&b.1));
             changes
         };
-        ledger.remember(client(1), week(), NOW);
-        ledger.remember(client(1), week(), NOW);
+        Ledger::remember(&ledger, client(1), week(), NOW);
+        Ledger::remember(&ledger, client(1), week(), NOW);
         assert_eq!(changes(), [(Kind::Standing, "400000001".to_owned(), true)]);
         assert_eq!(changes(), []);
-        ledger.remember(client(2), week(), NOW);
+        Ledger::remember(&ledger, client(2), week(), NOW);
         changes();
-        ledger.remember(client(3), week(), NOW);
+        Ledger::remember(&ledger, client(3), week(), NOW);
         let is_there: Vec<bool> = changes().into_iter().map(|(_, _, is_there)| is_there).collect();
         assert_eq!(is_there, [false, true], "one gave way to one that came");
-        ledger.strike(client(9), Strike::NotOffered, &rules(), NOW);
+        strike(&ledger, client(9), Strike::NotOffered);
         changes();
-        ledger.forget(client(9).network());
+        Ledger::forget(&ledger, client(9).network());
         assert_eq!(changes(), [(Kind::Tally, "400000009".to_owned(), false)]);
     }
 
     #[test]
     fn a_client_is_struck_banned_and_forgotten() {
         let ledger = Ledger::open(Settings::default());
-        let strike = || ledger.strike(client(9), Strike::Failed(Some(1)), &rules(), NOW).1;
+        let strike = || strike(&ledger, client(9), Strike::Failed(Some(1)));
         assert!((0..4).all(|_| strike().is_none()) && ledger.is_bad(client(9), &rules(), NOW));
         assert_eq!(strike().map(|sentence| sentence.level), Some(1));
         let network = client(9).network();
-        ledger.forget(network);
+        Ledger::forget(&ledger, network);
         assert_eq!((ledger.tally(client(9), NOW), ledger.is_bad(client(9), &rules(), NOW)), (None, false));
         assert!((0..4).all(|_| strike().is_none()), "it begins anew");
-        ledger.strike(client(300), Strike::Failed(None), &rules(), NOW);
-        ledger.forget(client(9).neighbourhood());
+        super::tests::strike(&ledger, client(300), Strike::Failed(None));
+        Ledger::forget(&ledger, client(9).neighbourhood());
         assert_eq!(ledger.tally(client(9), NOW), None);
         assert!(ledger.tally(client(300), NOW).is_some(), "of another neighbourhood");
     }
@@ -555,12 +530,12 @@ mod tests {
     fn a_million_strangers_that_fail_once_push_out_none_that_failed_again() {
         let ledger = Ledger::open(Settings { tallies: 20_000, ..Settings::default() });
         for n in 0..1000 {
-            ledger.strike(client(n), Strike::Failed(None), &rules(), NOW);
+            strike(&ledger, client(n), Strike::Failed(None));
             // It comes again: its tally is looked at when it does.
             ledger.tallies.recall(ClientId::of(client(n)), NOW);
         }
         for n in 0..1_000_000 {
-            ledger.strike(ClientKey::V6(n), Strike::Failed(None), &rules(), NOW);
+            strike(&ledger, ClientKey::V6(n), Strike::Failed(None));
         }
         assert!((0..1000).all(|n| ledger.tally(client(n), NOW).is_some()));
         assert!(ledger.count(Kind::Tally, NOW) <= 20_000);
@@ -570,7 +545,7 @@ mod tests {
     fn what_is_remembered_is_recalled() {
         let ledger = Ledger::open(Settings { entries: 10, ..Settings::default() });
         assert_eq!(ledger.recall(client(1), NOW), Standing::stranger());
-        ledger.remember(client(1), week(), NOW);
+        Ledger::remember(&ledger, client(1), week(), NOW);
         assert_eq!(ledger.recall(client(1), NOW), week());
         assert_eq!(ledger.recall(client(2), NOW), Standing::stranger());
         assert_eq!(ledger.len(), 1);
@@ -579,7 +554,7 @@ mod tests {
     #[test]
     fn an_ipv4_client_and_an_ipv6_network_with_the_same_bits_are_two() {
         let ledger = Ledger::open(Settings { entries: 10, ..Settings::default() });
-        ledger.remember(ClientKey::V4(7), week(), NOW);
+        Ledger::remember(&ledger, ClientKey::V4(7), week(), NOW);
         assert_eq!(ledger.recall(ClientKey::V6(7), NOW), Standing::stranger());
         assert_eq!(ledger.recall(ClientKey::of(IpAddr::V4(Ipv4Addr::from(7))), NOW), week());
     }
@@ -591,14 +566,14 @@ mod tests {
             let bits = 0x2001_0db8_0000_0001_0000_0000_0000_0000 | host;
             ClientKey::of(IpAddr::V6(Ipv6Addr::from(bits)))
         });
-        ledger.remember(a, week(), NOW);
+        Ledger::remember(&ledger, a, week(), NOW);
         assert_eq!(ledger.recall(b, NOW), week());
     }
 
     #[test]
     fn a_pass_expires_to_the_second() {
         let ledger = Ledger::open(Settings { entries: 10, ..Settings::default() });
-        ledger.remember(client(1), holding(Test::Dnsbl, Duration::from_secs(60)), NOW);
+        Ledger::remember(&ledger, client(1), holding(Test::Dnsbl, Duration::from_secs(60)), NOW);
         let last = Timestamp::from_millis(NOW.plus(Duration::from_secs(60)).millis() - 1);
         assert!(ledger.recall(client(1), last).holds(Test::Dnsbl, last));
         let after = NOW.plus(Duration::from_secs(60));
@@ -614,8 +589,8 @@ mod tests {
         first.pass(Test::Dnsbl, NOW.plus(short));
         let mut second = holding(Test::Pregreet, short);
         second.pass(Test::Dnsbl, NOW.plus(long));
-        ledger.remember(client(1), first, NOW);
-        ledger.remember(client(1), second, NOW);
+        Ledger::remember(&ledger, client(1), first, NOW);
+        Ledger::remember(&ledger, client(1), second, NOW);
         let both = ledger.recall(client(1), NOW);
         assert_eq!((both.until(Test::Pregreet), both.until(Test::Dnsbl)), (NOW.plus(long), NOW.plus(long)));
         assert_eq!(ledger.len(), 1);
@@ -624,15 +599,15 @@ mod tests {
     #[test]
     fn nothing_to_remember_takes_no_place() {
         let ledger = Ledger::open(Settings { entries: 10, ..Settings::default() });
-        ledger.remember(client(1), Standing::stranger(), NOW);
-        ledger.remember(client(2), week(), NOW.plus(Duration::from_secs(8 * 86_400)));
+        Ledger::remember(&ledger, client(1), Standing::stranger(), NOW);
+        Ledger::remember(&ledger, client(2), week(), NOW.plus(Duration::from_secs(8 * 86_400)));
         assert!(ledger.is_empty());
     }
 
     #[test]
     fn a_ledger_without_places_remembers_nothing() {
         let ledger = Ledger::open(Settings { entries: 0, ..Settings::default() });
-        ledger.remember(client(1), week(), NOW);
+        Ledger::remember(&ledger, client(1), week(), NOW);
         assert_eq!(ledger.recall(client(1), NOW), Standing::stranger());
         assert!(ledger.is_empty());
     }
@@ -642,7 +617,7 @@ mod tests {
         let settings = Settings { entries: 250_000, ..Settings::default() };
         let ledger = Ledger::open(settings);
         for n in 0..1_000_000 {
-            ledger.remember(client(n), week(), NOW);
+            Ledger::remember(&ledger, client(n), week(), NOW);
         }
         let (len, bytes) = (ledger.len(), bytes(&ledger));
         println!("{len} entries in {bytes} bytes: {:.1} bytes an entry", bytes as f64 / len as f64);
@@ -656,13 +631,13 @@ mod tests {
         // Less than three quarters of 20 000, and of each shard, with room for an uneven spread.
         let honest = 0..12_000;
         for n in honest.clone() {
-            ledger.remember(client(n), week(), NOW);
+            Ledger::remember(&ledger, client(n), week(), NOW);
             ledger.recall(client(n), NOW);
         }
         for n in 0..200_000u32 {
             // The attacker's passes hold longer, which must not help him.
             let standing = holding(Test::Pregreet, Duration::from_secs(30 * 86_400));
-            ledger.remember(client(0x0a00_0000 + n), standing, NOW);
+            Ledger::remember(&ledger, client(0x0a00_0000 + n), standing, NOW);
         }
         assert!(honest.clone().all(|n| ledger.recall(client(n), NOW) == week()));
         assert_eq!(ledger.len(), 20_000);
@@ -673,12 +648,12 @@ mod tests {
         let ledger = Ledger::open(Settings { entries: 3000, ..Settings::default() });
         let honest = 0..500;
         for n in honest.clone() {
-            ledger.remember(client(n), week(), NOW);
+            Ledger::remember(&ledger, client(n), week(), NOW);
             ledger.recall(client(n), NOW);
             ledger.recall(client(n), NOW);
         }
         for n in 0..100_000u32 {
-            ledger.remember(client(0x0a00_0000 + n), week(), NOW);
+            Ledger::remember(&ledger, client(0x0a00_0000 + n), week(), NOW);
             ledger.recall(client(0x0a00_0000 + n), NOW);
             // There are 2250 proven places: each honest client comes again before the hand can be round.
             if n % 2200 == 0 {
@@ -693,12 +668,12 @@ mod tests {
     fn the_expired_give_way_before_those_that_hold() {
         let ledger = Ledger::open(Settings { entries: 1000, ..Settings::default() });
         for n in 0..500 {
-            ledger.remember(client(n), week(), NOW);
-            ledger.remember(client(1000 + n), holding(Test::Pregreet, Duration::from_secs(10)), NOW);
+            Ledger::remember(&ledger, client(n), week(), NOW);
+            Ledger::remember(&ledger, client(1000 + n), holding(Test::Pregreet, Duration::from_secs(10)), NOW);
         }
         let later = NOW.plus(Duration::from_secs(10));
         for n in 2000..2500 {
-            ledger.remember(client(n), week(), later);
+            Ledger::remember(&ledger, client(n), week(), later);
         }
         let kept = (0..500).filter(|&n| ledger.recall(client(n), later) == week()).count();
         assert_eq!(kept, 500);
@@ -708,14 +683,14 @@ mod tests {
     fn remembering_sweeps_what_has_expired() {
         let ledger = Ledger::open(Settings { entries: 3000, ..Settings::default() });
         for n in 0..1000 {
-            ledger.remember(client(n), holding(Test::Pregreet, Duration::from_secs(10)), NOW);
+            Ledger::remember(&ledger, client(n), holding(Test::Pregreet, Duration::from_secs(10)), NOW);
             if n % 2 == 0 {
                 ledger.recall(client(n), NOW);
             }
         }
         let later = NOW.plus(Duration::from_secs(10));
         for n in 1000..1500 {
-            ledger.remember(client(n), week(), later);
+            Ledger::remember(&ledger, client(n), week(), later);
         }
         assert_eq!(ledger.len(), 500, "five hundred remembered, a thousand swept");
     }
@@ -730,7 +705,7 @@ mod tests {
                     for n in 0..20_000u32 {
                         let key = client((n.wrapping_mul(2_654_435_761).wrapping_add(thread)) % 10_000);
                         if ledger.recall(key, NOW) == Standing::stranger() {
-                            ledger.remember(key, week(), NOW);
+                            Ledger::remember(&ledger, key, week(), NOW);
                         }
                     }
                 })
@@ -772,7 +747,7 @@ mod tests {
                     let until = now.plus(Duration::from_secs(span));
                     let mut standing = Standing::stranger();
                     standing.pass(test, until);
-                    ledger.remember(client(n), standing, now);
+                    Ledger::remember(&ledger, client(n), standing, now);
                     model.entry(n).or_default().pass(test, until);
                 }
                 prop_assert!(ledger.len() <= entries);

@@ -163,6 +163,9 @@ impl<K: Key, V: Value> Shard<K, V> {
         if let Some(slot) = self.find(key, hash)
             && let Some(entry) = self.entries.get_mut(slot)
         {
+            if entry.has_expired(now) {
+                entry.value = V::default();
+            }
             let answer = change(&mut entry.value);
             let (value, expired) = (entry.value.clone(), entry.has_expired(now));
             self.note(key);

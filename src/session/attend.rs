@@ -59,13 +59,13 @@ pub(super) fn spawn_proxy(house: Arc<House>, guest: Guest, proxy: TcpStream) {
 }
 
 /// A client's socket could not be taken over by the runtime.
-pub(super) fn lost(house: &House, guest: Guest, error: &io::Error) {
+pub(super) fn lost(house: &Arc<House>, guest: Guest, error: &io::Error) {
     let report = Report { note: Some(format!("cannot watch the connection: {error}")), ..Report::default() };
     depart(house, guest, Stage::Recall, Outcome::Limited, report);
 }
 
 /// From the end of the greet wait on.
-pub(super) async fn stranger_visit<C: Wire>(house: &House, stranger: Stranger, client: C) {
+pub(super) async fn stranger_visit<C: Wire>(house: &Arc<House>, stranger: Stranger, client: C) {
     let Stranger { guest, screen, teased, said, .. } = stranger;
     let needs_dialogue = screen.needs_dialogue();
     let stay = stay(house, &guest);
@@ -82,7 +82,7 @@ pub(super) async fn stranger_visit<C: Wire>(house: &House, stranger: Stranger, c
 
 /// Where TLS comes first, the handshake. One that fails costs its deadline and a line in the journal.
 async fn secured<C: Wire>(
-    house: &House,
+    house: &Arc<House>,
     guest: Guest,
     mut report: Report,
     mut client: Connection<C>,
@@ -113,7 +113,7 @@ async fn secured<C: Wire>(
 }
 
 /// Counts the client among those who are inside, so that it can be put out. Nobody puts out who is allow-listed.
-fn stay(house: &House, guest: &Guest) -> Option<Stay> {
+fn stay(house: &Arc<House>, guest: &Guest) -> Option<Stay> {
     (guest.recognition != Recognition::Allowed).then(|| house.rulings.inside.enter(ClientKey::of(guest.client.ip())))
 }
 
@@ -138,7 +138,7 @@ async fn timed(guest: &Guest, replay: impl Future<Output = Handoff>) -> Handoff 
     handoff
 }
 
-fn conclude(house: &House, guest: &Guest, report: &Report) {
+fn conclude(house: &Arc<House>, guest: &Guest, report: &Report) {
     if let Some(screen) = &report.screen {
         departure::remember(house, guest, &screen.close(house.clock.now()));
     }
@@ -146,7 +146,7 @@ fn conclude(house: &House, guest: &Guest, report: &Report) {
 
 /// Handed off before a word was said: the backend's own greeting is the client's.
 async fn direct<C: Wire>(
-    house: &House,
+    house: &Arc<House>,
     guest: Guest,
     mut report: Report,
     teased: bool,
@@ -185,7 +185,7 @@ async fn direct<C: Wire>(
 
 /// gatepost speaks with the client itself, until the point of decision.
 async fn screened<C: Wire>(
-    house: &House,
+    house: &Arc<House>,
     mut guest: Guest,
     report: Report,
     mut client: Connection<C>,
@@ -255,7 +255,7 @@ async fn screened<C: Wire>(
 
 /// Shows a load balancer how gatepost is, and the backend behind it. What is said here reaches nobody: who connected to
 /// the load balancer is not known, and must not be granted what its own address is.
-pub(super) async fn proxy_visit<C: Wire>(house: &House, guest: Guest, proxy: C) {
+pub(super) async fn proxy_visit<C: Wire>(house: &Arc<House>, guest: Guest, proxy: C) {
     let proxy = Connection::new(proxy, &guest.gate);
     let Some((mut guest, report, mut proxy)) = secured(house, guest, Report::default(), proxy).await else { return };
     if let Some(presence) = &mut guest.presence {
@@ -285,7 +285,7 @@ pub(super) async fn proxy_visit<C: Wire>(house: &House, guest: Guest, proxy: C) 
 
 /// The backend has taken over.
 async fn relayed<C: Wire>(
-    house: &House,
+    house: &Arc<House>,
     mut guest: Guest,
     mut report: Report,
     mut client: Connection<C>,

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{Guest, House, refusal};
 use crate::addr::ClientKey;
 use crate::journal::{Finding, Outcome, Stage, Visit};
+use crate::ledger::shared::Change;
 use crate::relay::ending::Tally;
 use crate::screen::{Conclusion, Score, Screen, Test};
 use crate::tls::Facts;
@@ -39,9 +40,18 @@ pub(super) struct Report {
 pub(super) fn remember(house: &House, guest: &Guest, conclusion: &Conclusion) {
     let client = ClientKey::of(guest.client.ip());
     let now = house.clock.now();
+    let share = |change| {
+        if let Some(shared) = &house.shared {
+            shared.share(change);
+        }
+    };
     house.ledger.remember(client, conclusion.standing, now);
+    if conclusion.standing.expires() > now {
+        share(Change::Standing(client, conclusion.standing));
+    }
     if !conclusion.failed.is_empty() {
         house.ledger.revoke(client, conclusion.failed, now);
+        share(Change::Revoked(client, conclusion.failed));
     }
 }
 

@@ -17,12 +17,14 @@
 //!                      QUIT, a drop, a limit, a deadline, hang-up, shutdown ─► Over
 //! ```
 
+use std::sync::Arc;
+
 use tokio::time::{Instant, timeout_at};
 
 use super::departure::Report;
 use super::handoff::Replay;
 use super::refusal::{self, Manner};
-use super::{Guest, House, client, greeting};
+use super::{Guest, House, client, greeting, guard};
 use crate::backend::Presence;
 use crate::journal::{Outcome, Recognition};
 use crate::relay::{self, NoTls, Wire};
@@ -67,7 +69,7 @@ pub(super) enum Decision {
 
 /// The dialogue with one stranger.
 pub(super) struct Dialogue<'a, C> {
-    house: &'a House,
+    house: &'a Arc<House>,
     guest: &'a Guest,
     pub client: &'a mut C,
     pub report: Report,
@@ -108,7 +110,7 @@ enum Reaction {
 }
 
 impl<'a, C: Wire> Dialogue<'a, C> {
-    pub(super) fn new(house: &'a House, guest: &'a Guest, report: Report, client: &'a mut C) -> Self {
+    pub(super) fn new(house: &'a Arc<House>, guest: &'a Guest, report: Report, client: &'a mut C) -> Self {
         let ends = Instant::now() + guest.gate.settings.dialogue.total_timeout;
         Self {
             house,
@@ -502,7 +504,7 @@ impl<'a, C: Wire> Dialogue<'a, C> {
             return error(538, Enhanced(5, 7, 11), "STARTTLS first: AUTH needs TLS here");
         }
         if !self.guest.may_auth() {
-            self.house.tried_auth(self.guest);
+            guard::tried_auth(self.house, self.guest);
         }
         if !self.guest.may_auth()
             && let Some(test) = self.observe(Evidence::TriedAuth)

@@ -19,6 +19,7 @@
 //! A parked stranger is a socket, a [`Guest`] and a [`screen::Screen`] in the lot: no task, no timer, no buffer of its
 //! own. It becomes a task when there is something to say to it.
 
+mod afar;
 pub mod arrival;
 mod attempts;
 mod attend;
@@ -44,6 +45,7 @@ mod stranger;
 mod stress;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -59,6 +61,7 @@ use crate::dns::Names;
 use crate::dnsbl::Dnsbl;
 use crate::journal::{Journal, Recognition, VisitId, VisitIds};
 use crate::ledger::Ledger;
+use crate::ledger::shared::Shared;
 use crate::metrics::{self, Metrics, Presence};
 use crate::policy::access::{Access, AccessList};
 use crate::policy::quota::{self, Place, Sessions};
@@ -70,6 +73,7 @@ use crate::{backend, proxy_header, relay, screen};
 
 use rulings::Rulings;
 
+pub use afar::Afar;
 pub use arrival::Door;
 pub use connection::{Here, Tls};
 pub use introduction::Proxies;
@@ -163,6 +167,8 @@ pub struct House {
     pub ledger: Arc<Ledger>,
     /// What is decided of clients at run time.
     pub rulings: Rulings,
+    /// What is shared with other hosts, if anything is.
+    pub shared: Option<Shared>,
     /// The sessions that are open.
     pub sessions: Arc<Sessions>,
     /// Whether there are so many of them that strangers are hurried.

@@ -23,8 +23,10 @@ use tokio::sync::watch;
 use super::attempts::Attempts;
 use super::inside::Inside;
 use super::{Gate, House};
+use crate::addr::ClientKey;
 use crate::firewall::Firewall;
 use crate::ledger::decisions::{Decided, Held};
+use crate::ledger::shared::Change;
 use crate::lists::Lists;
 use crate::metrics::bans::Bans;
 use crate::policy::access::{Access, AccessList};
@@ -36,6 +38,9 @@ use crate::time::{Timestamp, format_span};
 /// How long it is remembered that a decision was lifted, so that a host that was away meanwhile hears of it: longer than any
 /// automatic ban.
 const LIFTED: Duration = Duration::from_secs(8 * 24 * 60 * 60);
+
+/// By how much a later word is later than an earlier one, at the least.
+const INSTANT: Duration = Duration::from_millis(1);
 
 /// For how long the firewall is told of a ban that has no end; it is told again before that is over.
 const FOR_EVER: Duration = Duration::from_secs(21 * 24 * 60 * 60);
@@ -114,7 +119,7 @@ pub enum NotBanned {
          network without it"
     )]
     Exempt(IpNet),
-    /// Another word of an operator's of the same moment.
+    /// Somebody else said something else at the same moment.
     #[error("something else was decided of {0} at the same moment; say it again")]
     Outweighed(IpNet),
     /// There is no room.
@@ -217,6 +222,11 @@ impl Rulings {
         self.firewall.load_full()
     }
 
+    /// How many replies to failed AUTH are held back now.
+    pub fn delayed(&self) -> u64 {
+        self.delayed.load(Ordering::Relaxed).into()
+    }
+
     /// Changes whenever somebody was banned.
     pub(super) fn banned(&self) -> watch::Receiver<u64> {
         self.banned.subscribe()
@@ -249,8 +259,17 @@ impl House {
         if rulings.exempt.load().has(client) { Ruling::None } else { Ruling::Banned(banned) }
     }
 
-    /// Carries a decision out, whoever made it.
+    /// Carries a decision out that was made here, and tells other hosts of it.
     pub fn rule(&self, network: IpNet, decision: Decision) -> Decided {
+        let decided = self.rule_from_afar(network, decision);
+        if let (Decided::InForce(held), Some(shared)) = (&decided, &self.shared) {
+            shared.share(Change::Decision(held.network, held.decision.clone()));
+        }
+        decided
+    }
+
+    /// Carries a decision out.
+    pub(super) fn rule_from_afar(&self, network: IpNet, decision: Decision) -> Decided {
         let decided = self.ledger.decisions().decide(network, decision);
         let Decided::InForce(held) = &decided else { return decided };
         let Held { network, decision, .. } = &**held;
@@ -313,6 +332,12 @@ impl House {
         }
         // Also where nothing was decided yet: the counts may be near it.
         self.ledger.forget(network);
+        let client = ClientKey::of(network.network());
+        if let Some(shared) = &self.shared
+            && network.contains(&client.network())
+        {
+            shared.share(Change::Forgotten(client));
+        }
         lifted
     }
 
@@ -324,7 +349,9 @@ impl House {
         by: &str,
         evidence: &str,
     ) -> Result<Arc<Held>, NotBanned> {
-        let begin = self.clock.now();
+        // An operator has the last word, also where somebody's clock is ahead.
+        let before = self.ledger.decisions().get(network).map(|held| held.decision.begin.plus(INSTANT));
+        let begin = before.map_or(self.clock.now(), |before| before.max(self.clock.now()));
         let decision = Decision {
             what,
             reason: Reason::Operator,

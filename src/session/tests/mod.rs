@@ -4,6 +4,7 @@
 //! only bytes and time matter, a dialogue runs over a stream in memory on a clock that stands still; where the kernel has
 //! a say (peeking, resets, the backend), over loopback.
 
+mod bans;
 mod client;
 mod dialogue;
 mod handoff;
@@ -170,6 +171,7 @@ impl Post {
             clock: Clock::held(NOW),
             ledger: Arc::new(Ledger::open(ledger::Settings { entries: 100, ..ledger::Settings::default() })),
             rulings: rulings(),
+            shared: None,
             sessions: Sessions::new(),
             stress: Stress::new(),
             journal: Journal::open(Target::Memory).unwrap(),

@@ -51,7 +51,7 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mta = runtime.block_on(mta());
     let gates = NAMES.map(|name| start(mta, name));
-    let [mut known, mut strangers] = [Ipv4Addr::new(127, 10, 0, 0), Ipv4Addr::new(127, 20, 0, 0)].map(u32::from);
+    let (known, mut strangers) = (first(10), first(20));
     // Whoever is to be known passes once; what is warmed up besides is welcome.
     for gate in &gates {
         runtime.block_on(crowd(gate.smtp(), (0..KNOWN.min(sessions)).map(|n| known + n).collect()));
@@ -70,8 +70,6 @@ fn main() {
         strangers += sessions;
         println!("{line}");
     }
-    known += KNOWN;
-    assert!(known < u32::from(Ipv4Addr::new(127, 20, 0, 0)) && strangers < u32::from(Ipv4Addr::new(127, 255, 0, 0)));
     report(&rates);
     for (name, gate) in NAMES.iter().zip(gates) {
         let (entries, cpu) = (gate.metric("gatepost_ledger_entries", &[]), processor(&gate));
@@ -82,6 +80,11 @@ fn main() {
         );
         assert_eq!(file > 0, *name == "file", "who keeps what");
     }
+}
+
+/// The first of many loopback addresses.
+fn first(net: u8) -> u32 {
+    Ipv4Addr::new(127, net, 0, 0).to_bits()
 }
 
 /// A gate that keeps what it remembers in a file, or does not.

@@ -3,15 +3,17 @@
 //! Every lane is a thread with a runtime of its own, and its own socket at every listening address. A further thread, the
 //! one that starts the server, looks after what all share: probes of the backends, the admin address, signals.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -23,15 +25,18 @@ use crate::admin::{self, Hindrance, Readiness};
 use crate::backend::{self, Announce, Backend};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::control::Control;
 use crate::dns::{self, Names};
 use crate::dnsbl::{self, Dnsbl};
 use crate::firewall::Firewall;
 use crate::journal::{Journal, VisitIds};
 use crate::ledger::shared::Shared;
-use crate::ledger::{Kept, Ledger, embedded};
+use crate::ledger::{Kept, Kind, Ledger, embedded};
 use crate::listener::{self, CannotListen};
-use crate::lists::Lists;
+use crate::lists::{ListState, Lists};
+use crate::metrics::remembered::Remembered;
 use crate::metrics::{CertificateState, Metrics, ZoneState};
+use crate::policy::ban::What;
 use crate::policy::quota::Sessions;
 use crate::session::rulings::Rulings;
 use crate::session::{Afar, Door, Gate, House, Lane, Order, Settings, Stress};
@@ -96,10 +101,11 @@ pub struct Server {
     lanes: Vec<LaneThread>,
     backends: Vec<(Arc<Backend>, AbortHandle)>,
     readiness: Readiness,
+    control: Arc<Control>,
     watch: Option<AbortHandle>,
     certificates: Option<AbortHandle>,
     keeper: Option<AbortHandle>,
-    store: Option<embedded::Store>,
+    store: Option<Arc<embedded::Store>>,
 }
 
 /// A listening address, open in every lane.
@@ -152,18 +158,24 @@ impl Server {
         });
         afar.reaches(&house);
         let count = config.lanes.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
+        let readiness = Readiness::new();
+        let hindrances = {
+            let readiness = readiness.clone();
+            move || readiness.hindrances().iter().map(ToString::to_string).collect()
+        };
         let mut server = Self {
+            control: Arc::new(Control::new(Arc::clone(&house), hindrances)),
             house,
             doors: Vec::new(),
             lists: None,
             names: None,
             lanes: Vec::new(),
             backends: Vec::new(),
-            readiness: Readiness::new(),
+            readiness,
             watch: None,
             certificates: None,
             keeper: None,
-            store,
+            store: store.map(Arc::new),
             config: config.clone(),
         };
         backend::permitted(config.gates.iter().map(|gate| &*gate.backend))?;
@@ -198,13 +210,33 @@ impl Server {
         &self.readiness
     }
 
-    /// Serves metrics and health on `listener` until the server stops.
+    /// What operators can ask and change.
+    pub fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// Serves metrics, health and the API on `listener` until the server stops.
     pub fn serve_admin(&self, listener: tokio::net::TcpListener) {
-        let metrics = Arc::clone(&self.house.metrics);
-        let readiness = self.readiness.clone();
+        let pages = self.pages();
         // While sessions are drained, whoever watches is to see that; so it goes on until those are cut off.
         let cut = self.house.cut.clone();
-        tokio::spawn(async move { admin::serve(listener, metrics, readiness, cut.cancelled_owned()).await });
+        tokio::spawn(async move { admin::serve(listener, pages, cut.cancelled_owned()).await });
+    }
+
+    /// Serves the same on a socket, which goes when the server stops.
+    pub fn serve_socket(&self, listener: tokio::net::UnixListener, socket: admin::socket::Socket) {
+        let pages = self.pages();
+        let cut = self.house.cut.clone();
+        tokio::spawn(async move {
+            let served = admin::serve_socket(listener, pages, cut.cancelled_owned()).await;
+            drop(socket);
+            served
+        });
+    }
+
+    fn pages(&self) -> axum::Router {
+        let pages = admin::pages(Arc::clone(&self.house.metrics), self.readiness.clone());
+        pages.merge(admin::api::routes(Arc::clone(&self.control)))
     }
 
     /// The backends of the gates.
@@ -232,9 +264,10 @@ impl Server {
         self.house.rulings.set(config.rulings.clone());
         for (what, same) in [
             ("ledger", self.config.ledger == config.ledger),
-            ("shared", self.config.shared == config.shared),
             ("admin", self.config.admin == config.admin),
-            ("journal", self.config.journal == config.journal),
+            ("journal", self.config.journal == config.journal && self.config.recent == config.recent),
+            ("control.socket", self.config.control.socket == config.control.socket),
+            ("control.group", self.config.control.group == config.control.group),
             ("lanes", self.config.lanes == config.lanes),
             ("shared", self.config.shared == config.shared),
             ("ledger.path", self.config.kept == config.kept),
@@ -281,7 +314,8 @@ impl Server {
             shared.close().await;
         }
         if let Some(store) = self.store {
-            let written = tokio::task::spawn_blocking(move || store.stop(LAST_WRITE)).await;
+            let stop = move || Arc::into_inner(store).is_none_or(|store| store.stop(LAST_WRITE));
+            let written = tokio::task::spawn_blocking(stop).await;
             if !matches!(written, Ok(true)) {
                 tracing::error!("what changed last in the ledger could not be written");
             }
@@ -336,6 +370,9 @@ impl Server {
         self.house.rulings.set_exempt(exempt(&gates).await);
         self.hand_on_certificates(&gates);
         self.watch(gates.clone());
+        self.control.set_gates(gates.clone());
+        self.control.set_token(config.control.token.clone());
+        self.tell_parts(config);
         self.keep_certificates(gates.clone());
 
         let behind = |asked: SocketAddr| gates.iter().find(|gate| gate.settings.listen.contains(&asked));
@@ -361,6 +398,53 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// Tells operators of the parts that are in use, and of no others.
+    fn tell_parts(&self, config: &Config) {
+        let board = self.control.board();
+        board.clear("firewall");
+        if !self.config.firewall.is_empty() {
+            let house = Arc::clone(&self.house);
+            board.set("firewall", move || {
+                let counts = house.rulings.firewall().counts();
+                let some = |counted: &[(&'static str, u64)]| -> BTreeMap<_, _> {
+                    counted.iter().copied().filter(|(_, count)| *count > 0).collect()
+                };
+                json!({
+                    "networks": counts.elements,
+                    "failures": some(&counts.failures),
+                    "runs": some(&counts.runs),
+                })
+            });
+        }
+        if let Some(store) = &self.store {
+            let store = Arc::downgrade(store);
+            board.set("file", move || {
+                let Some(state) = store.upgrade().map(|store| store.state()) else { return Value::Null };
+                json!({
+                    "failing": state.failing.map(|failing| failing.reason),
+                    "pending": state.pending,
+                    "bytes": state.bytes,
+                })
+            });
+        }
+        if self.house.shared.is_some() {
+            let house = Arc::clone(&self.house);
+            board.set("shared", move || {
+                let Some(state) = house.shared.as_ref().map(Shared::state) else { return Value::Null };
+                json!({ "connected": state.connected, "queue": state.queue, "lost": state.lost })
+            });
+        }
+        board.clear("lists");
+        if !config.lists.files.is_empty() {
+            let house = Arc::clone(&self.house);
+            board.set("lists", move || {
+                let states = house.rulings.lists().states();
+                let of = |state: &ListState| json!({"entries": state.entries, "failures": state.failures});
+                states.iter().map(|state| (state.list.to_string(), of(state))).collect()
+            });
+        }
     }
 
     async fn open_door(&mut self, gate: &Arc<Gate>, asked: SocketAddr, listeners: Vec<std::net::TcpListener>) {
@@ -404,6 +488,11 @@ impl Server {
         sources.set_ledger_entries(move || house.upgrade().map_or(0, |house| house.ledger.len() as u64));
         let house = Arc::downgrade(&self.house);
         sources.set_stress(move || house.upgrade().is_some_and(|house| house.stress.is_on()));
+        let (house, store) = (Arc::downgrade(&self.house), self.store.as_ref().map(Arc::downgrade));
+        sources.set_remembered(move || match house.upgrade() {
+            Some(house) => remembered(&house, store.as_ref().and_then(Weak::upgrade).as_deref()),
+            None => Remembered::default(),
+        });
         let house = Arc::downgrade(&self.house);
         sources
             .set_firewall(move || house.upgrade().map(|house| house.rulings.firewall().counts()).unwrap_or_default());
@@ -493,6 +582,19 @@ impl Server {
         let probe = tokio::spawn(backend::keep_probing(Arc::clone(&backend), gate.hostname.clone()));
         kept.push((Arc::clone(&backend), probe.abort_handle()));
         backend
+    }
+}
+
+/// How much a house remembers and has decided.
+fn remembered(house: &House, file: Option<&embedded::Store>) -> Remembered {
+    let now = house.clock.now();
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let decisions = house.ledger.decisions();
+    Remembered {
+        entries: Kind::ALL.map(|kind| (kind, count(house.ledger.count(kind, now)))).to_vec(),
+        decisions: [What::Ban, What::Allow].map(|what| (what, count(decisions.count(what)))).to_vec(),
+        delayed: house.rulings.delayed(),
+        file: file.map(embedded::Store::state),
     }
 }
 

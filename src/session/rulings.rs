@@ -39,6 +39,9 @@ use crate::time::{Timestamp, format_span};
 /// automatic ban.
 const LIFTED: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 
+/// By how much a later word is later than an earlier one, at the least.
+const INSTANT: Duration = Duration::from_millis(1);
+
 /// For how long the firewall is told of a ban that has no end; it is told again before that is over.
 const FOR_EVER: Duration = Duration::from_secs(21 * 24 * 60 * 60);
 
@@ -116,7 +119,7 @@ pub enum NotBanned {
          network without it"
     )]
     Exempt(IpNet),
-    /// Another word of an operator's of the same moment.
+    /// Somebody else said something else at the same moment.
     #[error("something else was decided of {0} at the same moment; say it again")]
     Outweighed(IpNet),
     /// There is no room.
@@ -217,6 +220,11 @@ impl Rulings {
     /// Who is told of bans.
     pub fn firewall(&self) -> Arc<Firewall> {
         self.firewall.load_full()
+    }
+
+    /// How many replies to failed AUTH are held back now.
+    pub fn delayed(&self) -> u64 {
+        self.delayed.load(Ordering::Relaxed).into()
     }
 
     /// Changes whenever somebody was banned.
@@ -341,7 +349,9 @@ impl House {
         by: &str,
         evidence: &str,
     ) -> Result<Arc<Held>, NotBanned> {
-        let begin = self.clock.now();
+        // An operator has the last word, also where somebody's clock is ahead.
+        let before = self.ledger.decisions().get(network).map(|held| held.decision.begin.plus(INSTANT));
+        let begin = before.map_or(self.clock.now(), |before| before.max(self.clock.now()));
         let decision = Decision {
             what,
             reason: Reason::Operator,

@@ -4,8 +4,9 @@
 //! is of a /32 or a /64; automatic ones of its neighbours of a /24 or a /48; operators decide of any.
 //!
 //! An allowance beats every ban. Of several bans the one that holds longest counts. There is room for so many; who gives way
-//! when it is full: of the automatic bans that end soonest the one on the lowest step of the ladder. Nothing that an operator
-//! said gives way to anything but another word of an operator's.
+//! when it is full: of the automatic bans on the lowest step of the ladder the one that ends soonest, and none to a ban on a
+//! lower step. So whoever guesses from a million networks fills it with first bans, and pushes out first bans. Nothing that an
+//! operator said gives way to anything but another word of an operator's.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -21,9 +22,6 @@ use crate::addr;
 use crate::policy::ban::{Decision, Reason, What};
 use crate::policy::network;
 use crate::time::Timestamp;
-
-/// Among how many that end soonest the one that gives way is looked for.
-const CANDIDATES: usize = 16;
 
 /// A decision, and how often it was met at the door.
 #[derive(Debug)]
@@ -71,6 +69,8 @@ struct Inner {
     held: HashMap<IpNet, Arc<Held>, RandomState>,
     /// When each ends, soonest first; those that never do are not there.
     ends: BTreeSet<(Timestamp, IpNet)>,
+    /// The automatic ones, in the order in which they give way.
+    weakest: BTreeSet<(u8, Timestamp, IpNet)>,
     /// How many there are of each length of prefix.
     v4: Lengths<33>,
     v6: Lengths<129>,
@@ -225,6 +225,9 @@ impl Inner {
         self.remove(network);
         if let Some(until) = decision.until {
             self.ends.insert((until, network));
+            if decision.reason != Reason::Operator {
+                self.weakest.insert((decision.level, until, network));
+            }
         }
         match network {
             IpNet::V4(_) => self.v4.change(network.prefix_len(), |count| count + 1),
@@ -240,6 +243,7 @@ impl Inner {
         let held = self.held.remove(&network)?;
         if let Some(until) = held.decision.until {
             self.ends.remove(&(until, network));
+            self.weakest.remove(&(held.decision.level, until, network));
         }
         match network {
             IpNet::V4(_) => self.v4.change(network.prefix_len(), |count| count.saturating_sub(1)),
@@ -257,11 +261,9 @@ impl Inner {
 
     /// Which one gives way to `newcomer`, if one does.
     fn victim(&self, newcomer: &Decision) -> Option<IpNet> {
-        let automatic = self.ends.iter().filter_map(|(_, network)| self.held.get(network));
-        let automatic = automatic.filter(|held| held.decision.reason != Reason::Operator).take(CANDIDATES);
-        let victim = automatic.min_by_key(|held| held.decision.level)?;
-        let matters = newcomer.reason == Reason::Operator || newcomer.level >= victim.decision.level;
-        matters.then_some(victim.network)
+        let (level, _, network) = self.weakest.first()?;
+        let matters = newcomer.reason == Reason::Operator || newcomer.level >= *level;
+        matters.then_some(*network)
     }
 }
 
@@ -367,6 +369,23 @@ mod tests {
         }
         assert!(matches!(decisions.decide(net("10.0.0.9"), word), Decided::Full), "all of them are an operator's");
         assert_eq!(decisions.all(NOW).len(), 3);
+    }
+
+    #[test]
+    fn later_bans_that_end_soon_do_not_keep_first_ones_from_giving_way() {
+        let decisions = Decisions::new(100);
+        for n in 0..50 {
+            decisions.decide(net(&format!("10.0.1.{n}")), Decision { level: 2, ..ban(60) });
+            decisions.decide(net(&format!("10.0.2.{n}")), ban(600 + n));
+        }
+        for n in 0..200 {
+            let decided = decisions.decide(net(&format!("10.0.3.{n}")), ban(700 + n));
+            assert!(matches!(decided, Decided::InForce(_)), "{n}: {decided:?}");
+        }
+        assert!((0..50).all(|n| what(&decisions, &format!("10.0.1.{n}"), NOW).is_some()));
+        assert!((150..200).all(|n| what(&decisions, &format!("10.0.3.{n}"), NOW).is_some()), "the last fifty");
+        assert_eq!(decisions.sweep(later(1000)).len(), 100);
+        assert!(decisions.inner.read().weakest.is_empty());
     }
 
     #[test]

@@ -43,6 +43,8 @@
 //! ([`Ledger::take_changes`]). What other hosts remember comes in by the same verbs, where the longer pass wins and the
 //! later decision, so that order does not matter. With the store away, each host goes on alone.
 
+#[cfg(test)]
+mod bytes;
 pub mod decisions;
 pub mod embedded;
 mod kept;
@@ -400,10 +402,6 @@ mod tests {
         holding(Test::Pregreet, Duration::from_secs(7 * 86_400))
     }
 
-    fn bytes(ledger: &Ledger) -> usize {
-        ledger.standings.shards.iter().map(|shard| shard.lock().bytes()).sum()
-    }
-
     #[test]
     fn a_pass_that_is_revoked_is_gone_and_the_others_stay() {
         let ledger = Ledger::open(Settings { entries: 10, ..Settings::default() });
@@ -619,7 +617,7 @@ mod tests {
         for n in 0..1_000_000 {
             Ledger::remember(&ledger, client(n), week(), NOW);
         }
-        let (len, bytes) = (ledger.len(), bytes(&ledger));
+        let (len, bytes) = (ledger.len(), ledger.bytes(Kind::Standing, NOW));
         println!("{len} entries in {bytes} bytes: {:.1} bytes an entry", bytes as f64 / len as f64);
         assert_eq!(len, settings.entries);
         assert!(bytes < 60 * settings.entries, "{bytes} bytes");
@@ -641,6 +639,20 @@ mod tests {
         }
         assert!(honest.clone().all(|n| ledger.recall(client(n), NOW) == week()));
         assert_eq!(ledger.len(), 20_000);
+    }
+
+    #[test]
+    fn those_that_hold_long_survive_side_by_side() {
+        let ledger = Ledger::open(Settings { entries: 3000, ..Settings::default() });
+        let month = || holding(Test::Pregreet, Duration::from_secs(30 * 86_400));
+        // One after another, and none of them has come again yet.
+        for n in 0..300 {
+            Ledger::remember(&ledger, client(n), month(), NOW);
+        }
+        for n in 0..100_000 {
+            Ledger::remember(&ledger, client(0x0a00_0000 + n), week(), NOW);
+        }
+        assert_eq!((0..300).filter(|&n| ledger.recall(client(n), NOW) == month()).count(), 300);
     }
 
     #[test]

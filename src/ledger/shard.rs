@@ -298,11 +298,13 @@ impl<K: Key, V: Value> Shard<K, V> {
         expired
     }
 
-    /// Which one gives way to a newcomer: of the next few on probation, the one that holds least long. The proven never
+    /// Which one gives way to a newcomer: of a few on probation, the one that holds least long. They lie far apart, since
+    /// those that came together lie together: it would be one of those that hold long where all around do. The proven never
     /// fill the shard, so in a full one there is one.
     fn victim(&mut self) -> Option<usize> {
         let on_probation = self.entries.len() - self.proven;
-        let next = (0..CANDIDATES.min(on_probation)).map(|n| self.proven + (self.swept_probation + n) % on_probation);
+        let (few, apart) = (CANDIDATES.min(on_probation), (on_probation / CANDIDATES).max(1));
+        let next = (0..few).map(|n| self.proven + (self.swept_probation + n * apart) % on_probation);
         let victim = next.min_by_key(|&slot| self.entries.get(slot).map(|entry| entry.value.ends()));
         self.swept_probation += CANDIDATES - SWEEP;
         victim

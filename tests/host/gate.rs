@@ -40,6 +40,7 @@ pub struct Place<'a> {
 /// A running gate.
 pub struct Gate {
     process: Process,
+    command: Command,
     smtp: SocketAddr,
     second: SocketAddr,
     admin: SocketAddr,
@@ -69,8 +70,9 @@ impl Gate {
             let file = dir.path().join("gatepost.toml");
             let text = configuration(&Place { smtp, second, admin, dir: dir.path() });
             fs::write(&file, text).expect("gatepost.toml");
-            let process = Process::start("gatepost", &command(&file, dir.path()), dir.path());
-            let mut gate = Self { process, smtp, second, admin, dir };
+            let command = command(&file, dir.path());
+            let process = Process::start("gatepost", &command, dir.path());
+            let mut gate = Self { process, command, smtp, second, admin, dir };
             if wait::until("gatepost to be ready", || gate.is_up()) {
                 return gate;
             }
@@ -167,6 +169,36 @@ impl Gate {
         let status = self.process.stop(PATIENCE);
         assert!(status.success(), "gatepost left with {status}\n{}", self.process.stderr());
         self.journal()
+    }
+
+    /// Asks it to leave, as [`Self::stop`] does, and keeps its place for [`Self::restart`].
+    #[track_caller]
+    pub fn leave(&mut self) {
+        let status = self.process.stop(PATIENCE);
+        assert!(status.success(), "gatepost left with {status}\n{}", self.process.stderr());
+    }
+
+    /// Ends it by SIGKILL, without a chance to tidy up; it is gone when this returns. Its place is kept for
+    /// [`Self::restart`].
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.process.kill_all();
+    }
+
+    /// Starts it again once it has ended: with the file that is there now, in the same directory, at the same addresses. It
+    /// is ready when this returns. Its journal and its complaints begin anew.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        assert!(self.process.ended().is_some(), "it has to end before it is started again");
+        for _ in 0..TRIES {
+            self.process = Process::start("gatepost", &self.command, self.dir.path());
+            if wait::until("gatepost to be ready again", || self.is_up()) {
+                return;
+            }
+            let said = self.process.stderr() + &self.process.stdout();
+            assert!(said.contains(IN_USE), "gatepost ended before it was ready\n{said}");
+        }
+        panic!("somebody else has taken gatepost's port")
     }
 
     /// Waits for it to end by itself, after a signal or for a reason of its own.

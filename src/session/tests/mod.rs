@@ -10,6 +10,7 @@ mod dialogue;
 mod handoff;
 mod introduction;
 mod lot;
+mod million;
 mod mta;
 mod renewal;
 mod tls;

@@ -47,7 +47,7 @@ pub struct Listing {
     /// In which order.
     #[serde(default)]
     pub order: Order,
-    /// How many, [`MOST`] at the most; 100 if nothing.
+    /// How many, `MOST` at the most; 100 if nothing.
     pub limit: Option<usize>,
     /// How many to pass over.
     #[serde(default)]

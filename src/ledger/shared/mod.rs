@@ -3,7 +3,7 @@
 //! # What it promises
 //!
 //! - Nobody waits for it longer than [`Settings::deadline`], and nobody waits at all once it has failed: verbs answer
-//!   [`Away`](super::store::Away) at once until it has been seen to answer again. The caller then decides by what it knows.
+//!   [`Away`] at once until it has been seen to answer again. The caller then decides by what it knows.
 //! - What a host changes reaches the others well within a second: it is put into the store and told on a channel. What is
 //!   changed or counted while the store is away waits, bounded, and is made good for when it is back.
 //! - A host that comes back hears of all decisions, those that were lifted included, for eight days. A store that lost

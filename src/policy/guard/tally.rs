@@ -257,7 +257,9 @@ mod tests {
         tally.strike(Strike::Failed(None), &rules(), NOW, 0);
         assert_eq!(tally.ends, NOW + 2 * 3600, "the slow count holds longest");
         assert!(!tally.is_bad(&rules(), NOW), "who may mistype");
-        (0..2).for_each(|_| drop(tally.strike(Strike::Failed(None), &rules(), NOW, 0)));
+        for _ in 0..2 {
+            tally.strike(Strike::Failed(None), &rules(), NOW, 0);
+        }
         assert!(tally.is_bad(&rules(), NOW + 599) && !tally.is_bad(&rules(), NOW + 600));
         let mut known = tally.clone();
         known.succeeded(&rules(), NOW);
@@ -284,11 +286,15 @@ mod tests {
             let (mut tally, mut now) = (Tally::default(), NOW);
             for (act, account, step) in acts {
                 now += step;
-                match act {
-                    0 => tally.succeeded(&rules(), now),
-                    1 => drop(tally.strike(Strike::NotOffered, &rules(), now, account)),
-                    2 => drop(tally.strike(Strike::Failed(None), &rules(), now, account)),
-                    _ => drop(tally.strike(Strike::Failed(Some(account)), &rules(), now, account)),
+                let strike = match act {
+                    0 => None,
+                    1 => Some(Strike::NotOffered),
+                    2 => Some(Strike::Failed(None)),
+                    _ => Some(Strike::Failed(Some(account))),
+                };
+                match strike {
+                    Some(strike) => _ = tally.strike(strike, &rules(), now, account),
+                    None => tally.succeeded(&rules(), now),
                 }
                 prop_assert_eq!(Tally::read(&tally.line()), Some(tally.clone()));
             }

@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
+use serde_json::Value;
+
 use host::dialogue::Dialogue;
 use host::exim::{self, Exim};
-use host::gate::Gate;
+use host::gate::{Gate, program};
 use host::peers::{Peer, present};
 use host::sink::Sink;
 use host::wait;
@@ -39,9 +41,10 @@ impl Scene {
         let exim = Exim::start(&exim::Options { login: Some(ANNA), ..exim::Options::delivering_to(sink.address()) });
         let gate = Gate::start(|at| {
             format!(
-                "hostname = \"mx.test\"\nadmin = \"{}\"\n{more}\n[access]\nallow = []\n[[gate]]\nscene = \"submission\"\n\
+                "hostname = \"mx.test\"\nadmin = \"{}\"\ncontrol.socket = \"{}\"\n{more}\n[access]\nallow = []\n[[gate]]\nscene = \"submission\"\n\
                  listen = \"{}\"\nbackend = \"{}\"\n",
                 at.admin,
+                at.dir.join("gatepost.sock").display(),
                 at.smtp,
                 exim.proxied(),
             )
@@ -58,6 +61,22 @@ impl Scene {
     fn said(&self, words: &[&str]) -> Vec<String> {
         let complaints = self.gate.complaints();
         complaints.lines().filter(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned).collect()
+    }
+
+    /// What the running gate tells when it is asked by `gatepost` with `arguments`.
+    #[track_caller]
+    fn ask(&self, arguments: &[&str]) -> String {
+        let socket = self.gate.dir().join("gatepost.sock");
+        let told =
+            program().args(arguments).arg("--socket").arg(socket).output().expect("the program that runs already");
+        let text = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert!(
+            told.status.success(),
+            "{arguments:?}: {}\n{text}{}",
+            told.status,
+            String::from_utf8_lossy(&told.stderr)
+        );
+        text
     }
 
     #[track_caller]
@@ -126,7 +145,7 @@ fn the_polite_bot_is_banned_with_its_fifth_guess_and_the_next_ban_is_longer() {
     if !present(&[Peer::Exim]) {
         return;
     }
-    let scene = Scene::set("[bans]\nfirst = \"4s\"\njitter = 0\n[auth]\nnames = \"plain\"");
+    let scene = Scene::set("[bans]\nfirst = \"8s\"\njitter = 0\n[auth]\nnames = \"plain\"");
     let server = scene.gate.smtp();
     for n in 1..=5 {
         let heard = bot(BOT, server, &format!("888{n}"));
@@ -137,12 +156,21 @@ fn the_polite_bot_is_banned_with_its_fifth_guess_and_the_next_ban_is_longer() {
     let banned = scene.wait_for(&["banned", "127.0.5.5/32", "auth-failures"], 1);
     assert_eq!(banned.len(), 1, "one line for one ban: {banned:?}");
     for words in
-        ["count=5", "level=1", "span=\"4s\"", "5 failed AUTH exchanges within 10m", "account hanks", "who=\"mx.test\""]
+        ["count=5", "level=1", "span=\"8s\"", "5 failed AUTH exchanges within 10m", "account hanks", "who=\"mx.test\""]
     {
         assert!(banned[0].contains(words), "{words}: {}", banned[0]);
     }
     let heard = scene.guesses();
     assert_eq!(heard, 5);
+    let told: Value = serde_json::from_str(&scene.ask(&["explain", "127.0.5.5", "--json"])).expect("JSON");
+    let decision = &told["decision"];
+    assert_eq!(
+        (&decision["what"], &decision["reason"]),
+        (&Value::from("ban"), &Value::from("auth-failures")),
+        "{told}"
+    );
+    assert!(decision["evidence"].as_str().is_some_and(|evidence| evidence.contains("account hanks")), "{told}");
+    assert!(scene.ask(&["bans"]).contains("127.0.5.5"));
     // It goes on, and Exim hears nothing of it.
     assert!((0..30).all(|_| is_shut(BOT, server)));
     assert_eq!(scene.guesses(), heard);
@@ -158,9 +186,12 @@ fn the_polite_bot_is_banned_with_its_fifth_guess_and_the_next_ban_is_longer() {
         assert!(matches!(bot(BOT, server, &format!("999{n}")), Heard::Reply(..)), "guess {n}");
     }
     let second = scene.wait_for(&["banned", "127.0.5.5/32", "level=2"], 1);
-    assert!(second[0].contains("span=\"16s\""), "{}", second[0]);
+    assert!(second[0].contains("span=\"32s\""), "{}", second[0]);
     assert!(is_shut(BOT, server));
     assert_eq!(scene.guesses(), 10);
+    // An unban holds at the next connection.
+    scene.ask(&["unban", "127.0.5.5"]);
+    assert!(!is_shut(BOT, server));
 }
 
 #[test]

@@ -28,7 +28,7 @@
 //! | words | [`smtp`], [`proxy_header`], [`addr`], [`time`] | bytes and values; no I/O, no clock |
 //! | decisions | [`screen`], [`policy`] | pure; `now` is an argument |
 //! | hands | [`clock`], [`listener`], [`ledger`], [`dns`], [`dnsbl`], [`tls`], [`backend`], [`relay`], [`firewall`], [`lists`] | one kind of I/O each |
-//! | whole | [`session`], [`journal`], [`metrics`], [`config`], [`server`], [`admin`], [`demo`], [`doctor`], [`cli`] | everything below |
+//! | whole | [`session`], [`journal`], [`metrics`], [`config`], [`control`], [`server`], [`admin`], [`demo`], [`doctor`], [`cli`] | everything below |
 
 pub mod addr;
 pub mod proxy_header;
@@ -52,6 +52,7 @@ pub mod tls;
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod demo;
 pub mod doctor;
 pub mod journal;

@@ -3,6 +3,7 @@
 //! Every lane is a thread with a runtime of its own, and its own socket at every listening address. A further thread, the
 //! one that starts the server, looks after what all share: probes of the backends, the admin address, signals.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -23,6 +25,7 @@ use crate::admin::{self, Hindrance, Readiness};
 use crate::backend::{self, Announce, Backend};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::control::Control;
 use crate::dns::{self, Names};
 use crate::dnsbl::{self, Dnsbl};
 use crate::firewall::Firewall;
@@ -30,7 +33,7 @@ use crate::journal::{Journal, VisitIds};
 use crate::ledger::shared::Shared;
 use crate::ledger::{Kept, Ledger, embedded};
 use crate::listener::{self, CannotListen};
-use crate::lists::Lists;
+use crate::lists::{ListState, Lists};
 use crate::metrics::{CertificateState, Metrics, ZoneState};
 use crate::policy::quota::Sessions;
 use crate::session::rulings::Rulings;
@@ -96,6 +99,7 @@ pub struct Server {
     lanes: Vec<LaneThread>,
     backends: Vec<(Arc<Backend>, AbortHandle)>,
     readiness: Readiness,
+    control: Arc<Control>,
     watch: Option<AbortHandle>,
     certificates: Option<AbortHandle>,
     keeper: Option<AbortHandle>,
@@ -152,14 +156,20 @@ impl Server {
         });
         afar.reaches(&house);
         let count = config.lanes.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
+        let readiness = Readiness::new();
+        let hindrances = {
+            let readiness = readiness.clone();
+            move || readiness.hindrances().iter().map(ToString::to_string).collect()
+        };
         let mut server = Self {
+            control: Arc::new(Control::new(Arc::clone(&house), hindrances)),
             house,
             doors: Vec::new(),
             lists: None,
             names: None,
             lanes: Vec::new(),
             backends: Vec::new(),
-            readiness: Readiness::new(),
+            readiness,
             watch: None,
             certificates: None,
             keeper: None,
@@ -198,13 +208,33 @@ impl Server {
         &self.readiness
     }
 
-    /// Serves metrics and health on `listener` until the server stops.
+    /// What operators can ask and change.
+    pub fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// Serves metrics, health and the API on `listener` until the server stops.
     pub fn serve_admin(&self, listener: tokio::net::TcpListener) {
-        let metrics = Arc::clone(&self.house.metrics);
-        let readiness = self.readiness.clone();
+        let pages = self.pages();
         // While sessions are drained, whoever watches is to see that; so it goes on until those are cut off.
         let cut = self.house.cut.clone();
-        tokio::spawn(async move { admin::serve(listener, metrics, readiness, cut.cancelled_owned()).await });
+        tokio::spawn(async move { admin::serve(listener, pages, cut.cancelled_owned()).await });
+    }
+
+    /// Serves the same on a socket, which goes when the server stops.
+    pub fn serve_socket(&self, listener: tokio::net::UnixListener, socket: admin::socket::Socket) {
+        let pages = self.pages();
+        let cut = self.house.cut.clone();
+        tokio::spawn(async move {
+            let served = admin::serve_socket(listener, pages, cut.cancelled_owned()).await;
+            drop(socket);
+            served
+        });
+    }
+
+    fn pages(&self) -> axum::Router {
+        let pages = admin::pages(Arc::clone(&self.house.metrics), self.readiness.clone());
+        pages.merge(admin::api::routes(Arc::clone(&self.control)))
     }
 
     /// The backends of the gates.
@@ -234,7 +264,9 @@ impl Server {
             ("ledger", self.config.ledger == config.ledger),
             ("shared", self.config.shared == config.shared),
             ("admin", self.config.admin == config.admin),
-            ("journal", self.config.journal == config.journal),
+            ("journal", self.config.journal == config.journal && self.config.recent == config.recent),
+            ("control.socket", self.config.control.socket == config.control.socket),
+            ("control.group", self.config.control.group == config.control.group),
             ("lanes", self.config.lanes == config.lanes),
             ("shared", self.config.shared == config.shared),
             ("ledger.path", self.config.kept == config.kept),
@@ -336,6 +368,9 @@ impl Server {
         self.house.rulings.set_exempt(exempt(&gates).await);
         self.hand_on_certificates(&gates);
         self.watch(gates.clone());
+        self.control.set_gates(gates.clone());
+        self.control.set_token(config.control.token.clone());
+        self.tell_parts(config);
         self.keep_certificates(gates.clone());
 
         let behind = |asked: SocketAddr| gates.iter().find(|gate| gate.settings.listen.contains(&asked));
@@ -361,6 +396,35 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// Tells operators of the parts that are in use, and of no others.
+    fn tell_parts(&self, config: &Config) {
+        let board = self.control.board();
+        board.clear("firewall");
+        if !self.config.firewall.is_empty() {
+            let house = Arc::clone(&self.house);
+            board.set("firewall", move || {
+                let counts = house.rulings.firewall().counts();
+                let some = |counted: &[(&'static str, u64)]| -> BTreeMap<_, _> {
+                    counted.iter().copied().filter(|(_, count)| *count > 0).collect()
+                };
+                json!({
+                    "networks": counts.elements,
+                    "failures": some(&counts.failures),
+                    "runs": some(&counts.runs),
+                })
+            });
+        }
+        board.clear("lists");
+        if !config.lists.files.is_empty() {
+            let house = Arc::clone(&self.house);
+            board.set("lists", move || {
+                let states = house.rulings.lists().states();
+                let of = |state: &ListState| json!({"entries": state.entries, "failures": state.failures});
+                states.iter().map(|state| (state.list.to_string(), of(state))).collect()
+            });
+        }
     }
 
     async fn open_door(&mut self, gate: &Arc<Gate>, asked: SocketAddr, listeners: Vec<std::net::TcpListener>) {

@@ -12,7 +12,7 @@ use std::path::Path;
 const WORDS: &[&str] = &["smtp", "proxy_header", "addr", "time"];
 const DECISIONS: &[&str] = &["screen", "policy"];
 const HANDS: &[&str] = &["clock", "listener", "ledger", "dns", "dnsbl", "tls", "backend", "relay", "firewall", "lists"];
-const TOP: &[&str] = &["config", "server", "admin", "demo", "doctor", "replay", "cli"];
+const TOP: &[&str] = &["config", "server", "admin", "control", "demo", "doctor", "replay", "cli"];
 
 /// What may be known inside the words and the decisions: values, and nothing that happens.
 const IMPURE: &[&str] = &[

@@ -1,15 +1,17 @@
-//! The admin address: `/metrics`, `/live`, `/ready`, and an index of them at `/`.
+//! The admin address: `/metrics`, `/live`, `/ready`, the API under `/api/v1/` ([`api`]), and an index of them at `/`. And the
+//! [`socket`], where operators of this host find the same.
 //!
-//! Read only, and nothing secret: whoever reaches the address may read all of it, so it is to be bound where only those
-//! who should can. What a hostile or stuck scraper can hold is bounded all the same: [`CONNECTIONS`] at once (others wait
-//! in the kernel), one request each, [`REQUEST_LIMIT`] bytes of it, and [`DEADLINE`] from accept to the last byte of the
-//! answer. A connection is closed after its answer: a scrape every few seconds can afford a new one, and an idle one holds
-//! nothing.
+//! What can be read without a token is to be bound where only those who should can reach it. What a hostile or stuck scraper
+//! can hold is bounded all the same: [`CONNECTIONS`] at once (others wait in the kernel), one request each,
+//! [`REQUEST_LIMIT`] bytes of it, and [`DEADLINE`] from accept to the last byte of the answer. A connection is closed after
+//! its answer: a scrape every few seconds can afford a new one, and an idle one holds nothing.
 
+pub mod api;
 mod guard;
 mod readiness;
+pub mod socket;
 
-pub use guard::{CONNECTIONS, DEADLINE, REQUEST_LIMIT};
+pub use guard::{CONNECTIONS, DEADLINE, Origin, REQUEST_LIMIT};
 pub use readiness::{Hindrance, Readiness};
 
 use std::io;
@@ -22,11 +24,11 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, serve as serve_http};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 
 use crate::metrics::{self, Metrics};
 
-use guard::Guarded;
+use guard::{Caller, Guarded, Listens};
 
 const INDEX: &str = "\
 gatepost
@@ -34,23 +36,47 @@ gatepost
 /metrics  Prometheus metrics
 /live     200 while the process runs
 /ready    200 while gatepost takes mail; otherwise 503, and why
+/api/v1/  what is remembered and decided: status, bans, explain, state; docs/openapi.json
 ";
+
+/// The pages that have nothing secret.
+pub fn pages(metrics: Arc<Metrics>, readiness: Readiness) -> Router {
+    Router::new()
+        .route("/", get(async || INDEX))
+        .route("/live", get(async || "live\n"))
+        .route("/ready", get(ready).with_state(readiness))
+        .route("/metrics", get(scrape).with_state(metrics))
+}
 
 /// Answers on `listener` until `shutdown` ends, and then until those who are being answered have been, [`DEADLINE`] at
 /// the most.
 pub async fn serve(
     listener: TcpListener,
-    metrics: Arc<Metrics>,
-    readiness: Readiness,
+    pages: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let pages = Router::new()
-        .route("/", get(async || INDEX))
-        .route("/live", get(async || "live\n"))
-        .route("/ready", get(ready).with_state(readiness))
-        .route("/metrics", get(scrape).with_state(metrics))
-        .layer(map_response(finish));
-    serve_http(Guarded::new(listener), pages).with_graceful_shutdown(shutdown).await
+    serve_any(listener, pages, shutdown).await
+}
+
+/// The same, on the socket.
+pub async fn serve_socket(
+    listener: UnixListener,
+    pages: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    serve_any(listener, pages, shutdown).await
+}
+
+async fn serve_any<L: Listens>(
+    listener: L,
+    pages: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()>
+where
+    L::Addr: std::fmt::Debug,
+{
+    let service = pages.layer(map_response(finish)).into_make_service_with_connect_info::<Caller>();
+    serve_http(Guarded::new(listener), service).with_graceful_shutdown(shutdown).await
 }
 
 async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
@@ -104,7 +130,7 @@ mod tests {
         metrics.gate("mx");
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async { drop(stopped.await) };
-        let task = tokio::spawn(serve(listener, metrics, readiness.clone(), shutdown));
+        let task = tokio::spawn(serve(listener, pages(metrics, readiness.clone()), shutdown));
         Admin { address, readiness, stop, task }
     }
 

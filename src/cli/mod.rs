@@ -4,12 +4,12 @@
 //! again) from a fault of ours (70). What was asked for goes to standard output, complaints to standard error. Colours
 //! only on a terminal, and never where `NO_COLOR` is set.
 
+mod control;
 mod explain;
 mod run;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -30,12 +30,18 @@ enum Exit {
     Ok = 0,
     /// EX_USAGE: the command line is wrong.
     Usage = 64,
+    /// EX_DATAERR: what was given cannot be used: a network that is none, a line that cannot be read.
+    Input = 65,
+    /// EX_NOINPUT: a file that was named cannot be read.
+    NoInput = 66,
     /// EX_UNAVAILABLE: something that we need is not to be had: an address, a descriptor, a resolver.
     Unavailable = 69,
     /// EX_SOFTWARE: gatepost itself has a fault.
     Software = 70,
     /// EX_IOERR: what there is to say could not be written.
     Io = 74,
+    /// EX_NOPERM: this user may not do it.
+    Permission = 77,
     /// EX_CONFIG: the file is wrong.
     Config = 78,
 }
@@ -61,12 +67,15 @@ First steps:
   gatepost check mx.toml              what is wrong with a file, or what it will do
   gatepost doctor -c mx.toml          whether the MTA, certificates, ports and lists are as it needs them
   gatepost run -c mx.toml             start
+  gatepost status                     how the running one is; bans, explain, unban: who is shut out, and why
 
 Environment:
   GATEPOST_CONFIG  the file, where -c does not name one (else /etc/gatepost/gatepost.toml)
+  GATEPOST_SOCKET  the socket of the running gatepost, where --socket does not name one (else the file's)
   NO_COLOR         no colours, whatever the terminal
 
-Exit codes: 0 well, 64 wrong usage, 69 something needed is not to be had, 70 a fault of gatepost, 74 output failed, 78 the file is wrong";
+Exit codes: 0 well, 64 wrong usage, 65 what was given cannot be used, 66 a file cannot be read, 69 something needed is not to
+be had (no gatepost runs), 70 a fault of gatepost, 74 output failed, 77 no permission, 78 the file is wrong";
 
 const DOCTOR_HELP: &str = "\
 Examples:
@@ -128,23 +137,11 @@ enum Task {
         once: bool,
     },
 
-    /// Tell what would happen to a client, and why
-    ///
-    /// Goes through what decides over a client before it says a word, for each gate of the file: the access list, and
-    /// what the DNS lists say of its address.
-    #[command(
-        after_help = "Examples:\n  gatepost explain 192.0.2.7\n  gatepost explain 2001:db8::25 -c deploy/mx.toml"
-    )]
-    Explain {
-        /// The client's IPv4 or IPv6 address
-        #[arg(value_name = "ADDRESS")]
-        address: IpAddr,
-        #[command(flatten)]
-        config: ConfigFile,
-    },
+    #[command(flatten)]
+    Ask(control::Question),
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 struct ConfigFile {
     /// The file; else the one in GATEPOST_CONFIG, else /etc/gatepost/gatepost.toml
     #[arg(short = 'c', long = "config", value_name = "FILE")]
@@ -180,10 +177,7 @@ fn perform(task: Task) -> Exit {
             Err(exit) => exit,
         },
         Task::Demo { once } => demo(once),
-        Task::Explain { address, config } => match load(config.path()) {
-            Ok((config, _)) => explain(address, &config),
-            Err(exit) => exit,
-        },
+        Task::Ask(question) => control::ask(question),
     }
 }
 
@@ -237,25 +231,6 @@ fn doctor(config: &Config, json: bool) -> Exit {
         (Ok(()), None) => Exit::Ok,
         (Ok(()), Some(Fault::Away)) => Exit::Unavailable,
         (Ok(()), Some(Fault::Setup)) => Exit::Config,
-    }
-}
-
-/// `explain`: what would happen to a client now.
-fn explain(address: IpAddr, config: &Config) -> Exit {
-    let told = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())
-        .and_then(|runtime| runtime.block_on(explain::explain(address, config)).map_err(|error| error.to_string()));
-    match told {
-        Ok(text) => match io::stdout().write_all(text.as_bytes()) {
-            Ok(()) => Exit::Ok,
-            Err(_) => Exit::Io,
-        },
-        Err(error) => {
-            complain(&format!("gatepost: {error}"));
-            Exit::Unavailable
-        }
     }
 }
 

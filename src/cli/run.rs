@@ -18,6 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing_subscriber::EnvFilter;
 
+use crate::admin::socket;
 use crate::clock::Clock;
 use crate::config::{Config, JournalTarget};
 use crate::journal::{Journal, Target};
@@ -30,6 +31,8 @@ pub(super) enum CannotRun {
     Start(#[from] CannotStart),
     #[error("cannot serve metrics and health at {address}: {error}; see `admin`, and `ss -ltnp` for who listens where")]
     Admin { address: SocketAddr, error: io::Error },
+    #[error(transparent)]
+    Socket(#[from] socket::CannotOpen),
     #[error("cannot write the journal to {target}: {error}; see `to` in [journal]")]
     Journal { target: String, error: io::Error },
     #[error("cannot hear signals, or run anything at all: {0}")]
@@ -48,15 +51,23 @@ pub(super) fn run(path: &Path, config: Config) -> Result<(), CannotRun> {
 }
 
 async fn serve(path: &Path, config: Config) -> Result<(), CannotRun> {
-    let journal = open_journal(&config.journal)?;
+    let journal = open_journal(&config.journal, config.recent)?;
     let mut signals = Signals::listen()?;
     let admin = match config.admin {
         Some(address) => Some(bind_admin(address).await?),
         None => None,
     };
+    let provided = std::env::var("RUNTIME_DIRECTORY").ok();
+    let control = match config.control.socket.to_open(provided.as_deref()) {
+        Some(path) => Some(socket::open(&path, config.control.group.as_deref()).await?),
+        None => None,
+    };
     let mut server = Server::start(config, journal.clone(), Clock::system()).await?;
     if let Some(listener) = admin {
         server.serve_admin(listener);
+    }
+    if let Some((listener, socket)) = control {
+        server.serve_socket(listener, socket);
     }
     server.house().metrics.reload_succeeded(server.house().clock.now());
     let started = NotifyState::Ready;
@@ -133,13 +144,13 @@ async fn reload(path: &Path, server: &mut Server) {
     notify(&[NotifyState::Ready]);
 }
 
-fn open_journal(target: &JournalTarget) -> Result<Journal, CannotRun> {
+fn open_journal(target: &JournalTarget, recent: usize) -> Result<Journal, CannotRun> {
     let (target, name) = match target {
         JournalTarget::Stdout => (Target::Stdout, "standard output".to_owned()),
         JournalTarget::File(path) => (Target::File(path.clone()), path.display().to_string()),
         JournalTarget::Off => (Target::Off, "nowhere".to_owned()),
     };
-    Journal::open(target).map_err(|error| CannotRun::Journal { target: name, error })
+    Journal::remembering(target, recent).map_err(|error| CannotRun::Journal { target: name, error })
 }
 
 async fn bind_admin(address: SocketAddr) -> Result<TcpListener, CannotRun> {

@@ -14,6 +14,7 @@
 mod access;
 mod auth;
 mod bans;
+mod control;
 mod door;
 mod gate;
 mod inspection;
@@ -53,9 +54,10 @@ use self::lists::DnsblEntry;
 use self::table::Table;
 use self::values::{choice, count, name_server, socket, span, text};
 use crate::backend::Announce;
+use crate::control::settings::Socket;
 use crate::ledger::embedded::Place;
 use crate::screen::Test;
-use crate::{dns, dnsbl, firewall, session};
+use crate::{dns, dnsbl, firewall, journal, session};
 
 /// Where the file is unless somebody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/gatepost/gatepost.toml";
@@ -85,6 +87,10 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Where the record of each visit goes.
     pub journal: JournalTarget,
+    /// How many bytes of those records are kept in memory besides.
+    pub recent: usize,
+    /// Where operators reach it, and what they have to show.
+    pub control: crate::control::Settings,
     /// How much is logged besides.
     pub log: Level,
     /// How long a stop waits for the sessions that are open.
@@ -138,6 +144,15 @@ impl Config {
         }
     }
 
+    /// Where the file at `path` has the socket, whatever else is wrong with it: whoever may use that need not be able to read
+    /// keys and tokens that the file names.
+    pub fn socket(path: &Path) -> Socket {
+        let Ok(text) = fs::read_to_string(path) else { return Socket::Provided };
+        let Ok(root) = DeTable::parse(&text) else { return Socket::Provided };
+        let inspection = Inspection::new("", &text);
+        Table::read_root(&inspection, &root.into_inner(), |table| table.section("control", control::read_socket))
+    }
+
     /// Every key of the file, as a path: `gate.tests.helo.bots`.
     pub fn keys() -> BTreeSet<String> {
         // Absent sections are read like empty ones, so that a file with one gate asks for every key.
@@ -169,10 +184,13 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
     let servers = table.section("dns", |dns| dns.list("nameservers", name_server));
     let auth = table.section("auth", AuthEntry::read);
     let bans = table.section("bans", |bans| BansEntry::read(bans, folder));
+    let (journal_to, recent) = table.section("journal", |journal| {
+        (journal.value("to", journal_target), journal.value("recent", count(0..=1 << 30)))
+    });
+    let control = table.section("control", |section| control::read(section, folder));
     let ledger = table.section("ledger", LedgerEntry::read);
     let hostname = shared.hostname.as_ref().map(|name| name.get_ref().as_str());
     let store = table.section("shared", |table| shared::read(table, folder, hostname));
-    let journal = table.section("journal", |journal| journal.value("to", journal_target));
     let gates = table.sections("gate", |gate| GateEntry::read(gate, folder));
 
     if !table.has("gate") {
@@ -208,7 +226,9 @@ fn read(table: &mut Table<'_>, folder: &Path) -> Config {
         kept: ledger.kept(),
         shared: store,
         admin: admin.map(Spanned::into_inner),
-        journal: journal.map_or(JournalTarget::Stdout, Spanned::into_inner),
+        journal: journal_to.map_or(JournalTarget::Stdout, Spanned::into_inner),
+        recent: recent.map_or(journal::recent::DEFAULT, Spanned::into_inner),
+        control,
         log,
         drain: drain.map_or(Duration::from_secs(30), Spanned::into_inner),
         lanes,

@@ -5,6 +5,7 @@
 //! what peers sent safe to show. Who is told of a visit while it lasts is not the journal's business.
 
 pub mod id;
+pub mod recent;
 mod record;
 pub mod text;
 mod writer;

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::recent::Recent;
 use super::{Visit, record};
 
 /// The most bytes that wait to be written.
@@ -62,6 +63,7 @@ struct Inner {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     keep: Keep,
+    recent: Recent,
 }
 
 /// What becomes of a record.
@@ -102,38 +104,59 @@ struct Queue {
 impl Journal {
     /// Opens a journal. Fails if the file cannot be opened, or no thread started.
     pub fn open(target: Target) -> io::Result<Self> {
+        Self::remembering(target, 0)
+    }
+
+    /// The same, with the last records kept in memory besides, so many bytes of them.
+    pub fn remembering(target: Target, recent: usize) -> io::Result<Self> {
+        let recent = Recent::new(recent);
         let (sink, path): (Box<dyn Write + Send>, _) = match target {
-            Target::Off => return Ok(Self::without_thread(Keep::Nothing)),
-            Target::Memory => return Ok(Self::without_thread(Keep::InMemory)),
+            Target::Off => return Ok(Self::without_thread(Keep::Nothing, recent)),
+            Target::Memory => return Ok(Self::without_thread(Keep::InMemory, recent)),
             Target::Stdout => (Box::new(io::stdout()), None),
             Target::File(path) => (Box::new(append(&path)?), Some(path)),
         };
-        Self::start(sink, path, CAPACITY)
+        Self::start(sink, path, CAPACITY, recent)
     }
 
-    fn without_thread(keep: Keep) -> Self {
+    fn without_thread(keep: Keep, recent: Recent) -> Self {
         let shared = Arc::new(Shared::new(CAPACITY));
-        Self { inner: Arc::new(Inner { shared, thread: None, keep }) }
+        Self { inner: Arc::new(Inner { shared, thread: None, keep, recent }) }
     }
 
-    fn start(sink: Box<dyn Write + Send>, path: Option<PathBuf>, capacity: usize) -> io::Result<Self> {
+    fn start(sink: Box<dyn Write + Send>, path: Option<PathBuf>, capacity: usize, recent: Recent) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(capacity));
         let mut writer = Writer { shared: Arc::clone(&shared), sink, path, torn: false, failing: false };
         let thread = std::thread::Builder::new().name("journal".into()).spawn(move || writer.run())?;
-        Ok(Self { inner: Arc::new(Inner { shared, thread: Some(thread), keep: Keep::Written }) })
+        Ok(Self { inner: Arc::new(Inner { shared, thread: Some(thread), keep: Keep::Written, recent }) })
     }
 
     /// Records a visit. Never waits for anything but the buffer's lock; where there is no room, the record is dropped and
     /// [counted](Self::lost).
     pub fn record(&self, visit: &Visit) {
+        let recent = &self.inner.recent;
+        if recent.is_kept() {
+            recent.keep(visit, |line| self.add(line.len(), |filling| filling.extend_from_slice(line)));
+        } else {
+            self.add(record::LONGEST, |filling| record::write(filling, visit));
+        }
+    }
+
+    /// The last records that were made.
+    pub fn recent(&self) -> &Recent {
+        &self.inner.recent
+    }
+
+    /// Puts something of at most `length` bytes into the buffer.
+    fn add(&self, length: usize, put: impl FnOnce(&mut Vec<u8>)) {
         if self.inner.keep == Keep::Nothing {
             return;
         }
         let shared = &self.inner.shared;
         let mut queue = shared.queue.lock();
         let before = queue.filling.len();
-        if before + record::LONGEST <= queue.capacity {
-            record::write(&mut queue.filling, visit);
+        if before + length <= queue.capacity {
+            put(&mut queue.filling);
         } else {
             shared.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -364,7 +387,7 @@ mod tests {
         let (order, orders) = mpsc::channel();
         let taken = Taken::default();
         let sink = Slow { orders, taken: Arc::clone(&taken) };
-        (Journal::start(Box::new(sink), None, capacity).unwrap(), order, taken)
+        (Journal::start(Box::new(sink), None, capacity, Recent::new(0)).unwrap(), order, taken)
     }
 
     fn text(taken: &Mutex<Vec<u8>>) -> String {

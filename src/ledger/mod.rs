@@ -161,6 +161,11 @@ impl Ledger {
         self.standings.recall(ClientId::of(client), now).unwrap_or_default()
     }
 
+    /// The same, without any consequence for how long it is kept.
+    pub fn peek(&self, client: ClientKey, now: Timestamp) -> Standing {
+        self.standings.peek(ClientId::of(client), now, |standing| *standing).unwrap_or_default()
+    }
+
     /// Remembers a client's standing. A pass that an entry already holds for longer stays; see [`Standing::pass`]. A
     /// standing in which nothing holds any more takes no place.
     pub fn remember(&self, client: ClientKey, standing: Standing, now: Timestamp) {

@@ -214,6 +214,11 @@ impl Gate {
         Presence { gate: Arc::clone(self), state }
     }
 
+    /// How many sessions are there in `state`.
+    pub fn sessions(&self, state: State) -> u64 {
+        self.sessions.of(state).map_or(0, |gauge| u64::try_from(gauge.get()).unwrap_or(0))
+    }
+
     /// A client spoke before its greeting.
     pub fn spoke_early(&self, early: Early) {
         self.pregreet.count(early);

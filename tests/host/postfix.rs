@@ -144,6 +144,21 @@ impl Postfix {
         });
     }
 
+    /// What is in one of its maps, as `postmap -s` writes it: to be asked when nobody has it open.
+    #[track_caller]
+    pub fn map(&self, map: &str) -> String {
+        let mut command = Command::new(peers::tree("postfix").join("usr/sbin/postmap"));
+        command.env("LD_LIBRARY_PATH", libraries()).arg("-c").arg(self.dir.path().join("conf")).args(["-s", map]);
+        let told = command.output().expect("postmap");
+        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+        String::from_utf8(told.stdout).expect("text")
+    }
+
+    /// Where it keeps what it remembers.
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
     /// Where it keeps what it has not delivered yet.
     pub fn queue(&self) -> PathBuf {
         self.dir.path().join("queue")

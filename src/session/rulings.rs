@@ -270,7 +270,7 @@ impl House {
             What::Ban => {
                 rulings.metrics.banned(decision.reason);
                 self.tell_firewall(held);
-                rulings.inside.put_out(*network);
+                rulings.inside.tell(*network);
                 rulings.banned.send_modify(|count| *count = count.wrapping_add(1));
             }
             What::Allow | What::Lifted => {

@@ -11,6 +11,7 @@ mod introduction;
 mod lot;
 mod mta;
 mod renewal;
+mod rulings;
 mod tls;
 
 use std::net::SocketAddr;

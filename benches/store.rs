@@ -1,5 +1,7 @@
 //! The ledger's file with a million records in it: what a round of changes costs, and how long a start takes.
 
+#![allow(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
+
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;

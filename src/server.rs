@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -31,10 +31,12 @@ use crate::dnsbl::{self, Dnsbl};
 use crate::firewall::Firewall;
 use crate::journal::{Journal, VisitIds};
 use crate::ledger::shared::Shared;
-use crate::ledger::{Kept, Ledger, embedded};
+use crate::ledger::{Kept, Kind, Ledger, embedded};
 use crate::listener::{self, CannotListen};
 use crate::lists::{ListState, Lists};
+use crate::metrics::remembered::Remembered;
 use crate::metrics::{CertificateState, Metrics, ZoneState};
+use crate::policy::ban::What;
 use crate::policy::quota::Sessions;
 use crate::session::rulings::Rulings;
 use crate::session::{Afar, Door, Gate, House, Lane, Order, Settings, Stress};
@@ -103,7 +105,7 @@ pub struct Server {
     watch: Option<AbortHandle>,
     certificates: Option<AbortHandle>,
     keeper: Option<AbortHandle>,
-    store: Option<embedded::Store>,
+    store: Option<Arc<embedded::Store>>,
 }
 
 /// A listening address, open in every lane.
@@ -173,7 +175,7 @@ impl Server {
             watch: None,
             certificates: None,
             keeper: None,
-            store,
+            store: store.map(Arc::new),
             config: config.clone(),
         };
         backend::permitted(config.gates.iter().map(|gate| &*gate.backend))?;
@@ -312,7 +314,8 @@ impl Server {
             shared.close().await;
         }
         if let Some(store) = self.store {
-            let written = tokio::task::spawn_blocking(move || store.stop(LAST_WRITE)).await;
+            let stop = move || Arc::into_inner(store).is_none_or(|store| store.stop(LAST_WRITE));
+            let written = tokio::task::spawn_blocking(stop).await;
             if !matches!(written, Ok(true)) {
                 tracing::error!("what changed last in the ledger could not be written");
             }
@@ -467,6 +470,11 @@ impl Server {
         sources.set_ledger_entries(move || house.upgrade().map_or(0, |house| house.ledger.len() as u64));
         let house = Arc::downgrade(&self.house);
         sources.set_stress(move || house.upgrade().is_some_and(|house| house.stress.is_on()));
+        let (house, store) = (Arc::downgrade(&self.house), self.store.as_ref().map(Arc::downgrade));
+        sources.set_remembered(move || match house.upgrade() {
+            Some(house) => remembered(&house, store.as_ref().and_then(Weak::upgrade).as_deref()),
+            None => Remembered::default(),
+        });
         let house = Arc::downgrade(&self.house);
         sources
             .set_firewall(move || house.upgrade().map(|house| house.rulings.firewall().counts()).unwrap_or_default());
@@ -556,6 +564,19 @@ impl Server {
         let probe = tokio::spawn(backend::keep_probing(Arc::clone(&backend), gate.hostname.clone()));
         kept.push((Arc::clone(&backend), probe.abort_handle()));
         backend
+    }
+}
+
+/// How much a house remembers and has decided.
+fn remembered(house: &House, file: Option<&embedded::Store>) -> Remembered {
+    let now = house.clock.now();
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let decisions = house.ledger.decisions();
+    Remembered {
+        entries: Kind::ALL.map(|kind| (kind, count(house.ledger.count(kind, now)))).to_vec(),
+        decisions: [What::Ban, What::Allow].map(|what| (what, count(decisions.count(what)))).to_vec(),
+        delayed: house.rulings.delayed(),
+        file: file.map(embedded::Store::state),
     }
 }
 

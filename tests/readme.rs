@@ -260,11 +260,12 @@ fn told() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
     let params = rcgen::CertificateParams::new(vec!["mx.example.org".to_owned()]).expect("a name");
     fs::write(folder.path().join("mx.pem"), params.self_signed(&key).expect("a certificate").pem()).expect("a file");
     fs::write(folder.path().join("mx.key"), key.serialize_pem()).expect("a file");
-    let file = "hostname = 'mx.example.org'\nlanes = 1\n[[gate]]\nlisten = '127.0.0.1:0'\nbackend = '127.0.0.1:1'\n\
+    let file = "hostname = 'mx.example.org'\nlanes = 1\nledger.path = 'LEDGER'\n[[gate]]\nlisten = '127.0.0.1:0'\nbackend = '127.0.0.1:1'\n\
                 [gate.tls]\ncertificates = [{ chain = 'mx.pem', key = 'mx.key' }]\n\
                 [dnsbl]\nsites = 'bl.example'\nnameservers = '127.0.0.1:1'\nself_test = false\n";
     let name = folder.path().join("metrics.toml").display().to_string();
-    let (config, _) = Config::parse(file, &name).unwrap_or_else(|report| panic!("{report}"));
+    let file = file.replace("LEDGER", &folder.path().join("ledger.redb").display().to_string());
+    let (config, _) = Config::parse(&file, &name).unwrap_or_else(|report| panic!("{report}"));
     let journal = Journal::open(Target::Off).expect("no journal");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let text = runtime.block_on(async {

@@ -1,6 +1,14 @@
 //! Hosts that share a store: what one changes reaches the others, they go on alone while it is away, and all is made good
 //! for when it is back.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails; clippy spares the functions marked as tests, not those that they call"
+)]
+
 mod host;
 
 use std::collections::HashMap;
@@ -135,7 +143,7 @@ fn runtime() -> Runtime {
 fn settings(kind: Kind, servers: &[SocketAddr]) -> Settings {
     let servers = servers.iter().map(|at| Address::Tcp(at.ip().to_string(), at.port())).collect();
     // A busy machine must not make a store look away where a test does not want it to.
-    Settings { kind, servers, deadline: Duration::from_secs(1), ..Settings::default() }
+    Settings { kind, servers, deadline: Duration::from_secs(10), ..Settings::default() }
 }
 
 fn now() -> Timestamp {
@@ -198,8 +206,10 @@ fn shares(settings: &Settings) {
 
     b.pass(client(1), Test::Dnsbl);
     b.pass(client(1), Test::Pregreet);
-    wait::until("a standing to arrive", || a.has_passed(client(1), Test::Pregreet).then_some(()));
-    assert!(a.has_passed(client(1), Test::Dnsbl));
+    for host in [a, c] {
+        let both = || host.has_passed(client(1), Test::Pregreet) && host.has_passed(client(1), Test::Dnsbl);
+        wait::until("a standing to arrive", || both().then_some(()));
+    }
     let mut tests = Tests::NONE;
     tests.insert(Test::Dnsbl);
     b.shared.share(Change::Revoked(client(1), tests));
@@ -244,7 +254,7 @@ fn shares(settings: &Settings) {
 
     for host in hosts.iter().chain([&d]) {
         let state = host.shared.state();
-        assert_eq!((state.lost, state.foreign, state.connects), (0, 0, 1), "{state:?}");
+        assert_eq!((state.lost, state.foreign), (0, 0), "{state:?}");
         wait::until("the queue to be empty", || (host.shared.state().queue == 0).then_some(()));
         runtime.block_on(host.shared.close());
     }

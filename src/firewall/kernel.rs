@@ -250,8 +250,9 @@ mod tests {
     #[test]
     fn what_changes_is_told_and_nothing_else() {
         type Nets<'a> = &'a [(&'a str, u64)];
-        // What is there, what is wanted, what was touched; what goes out, what comes in.
-        let cases: &[(Nets<'_>, Nets<'_>, &[&str], &[&str], Nets<'_>)] = &[
+        /// What is there, what is wanted, what was touched; what goes out, what comes in.
+        type Case<'a> = (Nets<'a>, Nets<'a>, &'a [&'a str], &'a [&'a str], Nets<'a>);
+        let cases: &[Case<'_>] = &[
             // One comes, one goes, one is extended, one stays.
             (&[], &[("192.0.2.1/32", 60)], &["192.0.2.1/32"], &[], &[("192.0.2.1/32", 60)]),
             (&[("192.0.2.1/32", 60)], &[], &["192.0.2.1/32"], &["192.0.2.1/32"], &[]),

@@ -169,7 +169,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mark = folder.path().join("pid");
         let script = format!("sleep 1000 & echo $! > {}; wait", mark.display());
-        let deadline = Duration::from_millis(1500);
+        let deadline = Duration::from_secs(3);
         assert_eq!(shell(&script, b"", deadline).await, Err(Failure::Timeout(deadline)));
         let pid = std::fs::read_to_string(&mark).unwrap();
         let stat = format!("/proc/{}/stat", pid.trim());

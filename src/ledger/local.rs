@@ -77,13 +77,13 @@ impl Store for Ledger {
         standing: Standing,
         now: u32,
     ) -> impl Future<Output = Answer<Standing>> + Send {
-        Self::remember(self, client, standing, moment(now));
-        ready(Ok(self.recall(client, moment(now))))
+        let act = |kept: &mut Standing| kept.merge(&standing);
+        ready(Ok(self.standings.update(ClientId::of(client), moment(now), act).0))
     }
 
     fn revoke(&self, client: ClientKey, tests: Tests, now: u32) -> impl Future<Output = Answer<Standing>> + Send {
-        Self::revoke(self, client, tests, moment(now));
-        ready(Ok(self.recall(client, moment(now))))
+        let act = |kept: &mut Standing| tests.iter().for_each(|test| kept.fail(test));
+        ready(Ok(self.standings.update(ClientId::of(client), moment(now), act).0))
     }
 
     fn decide(&self, network: IpNet, decision: Decision) -> impl Future<Output = Answer<Decision>> + Send {

@@ -10,6 +10,7 @@
 
 pub mod bans;
 mod gate;
+pub mod remembered;
 mod shared;
 mod sources;
 

@@ -12,6 +12,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
+use super::remembered::{self, Remembered};
 use super::shared;
 use crate::firewall;
 use crate::ledger::shared::State;
@@ -53,6 +54,7 @@ pub struct Sources {
     firewall: Mutex<Option<Ask<firewall::Counts>>>,
     lists: Mutex<Option<Ask<Vec<ListState>>>>,
     shared: Mutex<Option<Ask<State>>>,
+    remembered: Mutex<Option<Ask<Remembered>>>,
 }
 
 impl fmt::Debug for Sources {
@@ -95,6 +97,11 @@ impl Sources {
     /// Who knows of the lists from outside.
     pub fn set_lists(&self, ask: impl Fn() -> Vec<ListState> + Send + Sync + 'static) {
         *self.lists.lock() = Some(Arc::new(ask));
+    }
+
+    /// Who knows how much is remembered and decided.
+    pub fn set_remembered(&self, ask: impl Fn() -> Remembered + Send + Sync + 'static) {
+        *self.remembered.lock() = Some(Arc::new(ask));
     }
 
     /// Who knows how it stands with the shared store.
@@ -237,6 +244,9 @@ impl Collector for Asked {
         families.extend(told.firewall(&ask(&self.0.firewall).unwrap_or_default()));
         if let Some(lists) = ask(&self.0.lists) {
             families.extend(told.lists(lists));
+        }
+        if let Some(told) = ask(&self.0.remembered) {
+            families.extend(remembered::families(&told));
         }
         if let Some(state) = ask(&self.0.shared) {
             families.extend(shared::families(&state));

@@ -7,6 +7,7 @@ mod counts;
 pub mod gcra;
 pub mod guard;
 pub mod network;
+mod prefixes;
 pub mod quota;
 pub mod ranges;
 pub mod rates;

@@ -15,8 +15,8 @@
 //! prefix are counted apart, so that a neighbourhood of bots does not keep out the one honest host in it. Allow-listed
 //! clients are counted in all, and nowhere else.
 //!
-//! Whoever connects chooses the keys: what counts sessions has an entry only while there are some, and what counts over time
-//! has a fixed room ([`Rates`]).
+//! Whoever connects chooses the keys: a client has an entry only while it has sessions, and what is counted of prefixes, and
+//! over time, has a fixed room (`prefixes`, [`Rates`]).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::class::{Class, PerClass};
 use super::counts::Counts;
 use super::gcra::{Quota, Wait};
+use super::prefixes::{Prefix, Prefixes};
 use super::rates::Rates;
 use super::stress::Marks;
 use crate::addr::ClientKey;
@@ -81,22 +82,8 @@ impl Settings {
 pub struct Sessions {
     open: AtomicU32,
     clients: Counts<ClientKey>,
-    prefixes: Counts<Prefix>,
+    prefixes: Prefixes,
     rates: Rates,
-}
-
-/// A /24 or a /48, and whether it is the known in it that are meant, in one number.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Prefix(u64);
-
-impl Prefix {
-    fn of(client: ClientKey, known: bool) -> Self {
-        let network = match client {
-            ClientKey::V4(bits) => 1 << 48 | u64::from(bits >> 8),
-            ClientKey::V6(bits) => bits >> 16,
-        };
-        Self(u64::from(known) << 63 | network)
-    }
 }
 
 /// A counted session; uncounted when dropped.
@@ -151,7 +138,7 @@ impl Sessions {
         Arc::new(Self {
             open: AtomicU32::new(0),
             clients: Counts::new(),
-            prefixes: Counts::new(),
+            prefixes: Prefixes::new(),
             rates: Rates::new(RATES),
         })
     }
@@ -174,13 +161,17 @@ impl Sessions {
         };
         let client = ClientKey::of(client);
         let rate = limits.rate.of(class).flatten();
+        let prefix = Prefix::of(client, known);
         self.clients.raise(client, per_client, Full::Client, || {
-            self.prefixes.raise(Prefix::of(client, known), limits.per_prefix, Full::Prefix, || {
-                self.take_one(class, limits)?;
+            if !self.prefixes.raise(prefix, limits.per_prefix) {
+                return Err(Full::Prefix);
+            }
+            let taken = self.take_one(class, limits).and_then(|()| {
                 let drawn = rate.map_or(Ok(()), |quota| self.rates.draw(client, quota, now));
                 // A place that is given back at once may have kept another out, in the last place of all.
                 drawn.inspect_err(|_| self.give_one()).map_err(Full::Rate)
-            })
+            });
+            taken.inspect_err(|_| self.prefixes.lower(prefix))
         })?;
         Ok(Place { sessions: Arc::clone(self), client: Some(Counted::new(client, known)) })
     }
@@ -338,7 +329,7 @@ mod tests {
             drop(open.remove(0));
             assert!(enter(inside[1], Class::Unknown).is_ok());
         }
-        assert_eq!((sessions.open(), entries(&sessions), sessions.prefixes.len()), (0, 0, 0));
+        assert_eq!((sessions.open(), entries(&sessions), sessions.prefixes.is_empty()), (0, 0, true));
     }
 
     #[test]
@@ -353,7 +344,11 @@ mod tests {
         }
         let Err(Full::Rate(wait)) = at(1, Class::Unknown, 0) else { panic!("it drew a fourth time") };
         assert_eq!(wait.span(), Duration::from_secs(1));
-        assert_eq!((sessions.open(), entries(&sessions), sessions.prefixes.len()), (0, 0, 0), "it has left nothing");
+        assert_eq!(
+            (sessions.open(), entries(&sessions), sessions.prefixes.is_empty()),
+            (0, 0, true),
+            "it has left nothing"
+        );
         assert!(at(1, Class::Unknown, 1000).is_ok());
         assert!((0..1000).all(|_| at(1, Class::Passed, 1000).is_ok() && at(1, Class::Allowed, 1000).is_ok()));
         assert!(at(2, Class::Bad, 0).is_ok());
@@ -395,8 +390,8 @@ mod tests {
         let limits = Settings::plain(1, u32::MAX);
         let places: Vec<_> = (0..50_000).map(|n| enter(&sessions, v4(n), limits).unwrap()).collect();
         drop(places);
-        let capacity = [sessions.clients.capacity(), sessions.prefixes.capacity()];
-        assert!(capacity.into_iter().all(|capacity| capacity <= 64 * 64), "{capacity:?}");
+        let capacity = sessions.clients.capacity();
+        assert!(capacity <= 64 * 64, "{capacity}");
     }
 
     #[test]

@@ -28,24 +28,22 @@ pub(super) enum Recall {
     Full(Recognition, Full),
 }
 
-/// Looks a client up. The allow list beats everything; a denied client takes no place.
+/// Looks a client up. What is allowed, in the file or at run time, beats everything; who is denied or banned takes no place.
 pub(super) fn recall(house: &House, gate: &Gate, client: IpAddr) -> Recall {
     let settings = &gate.settings;
     let access = settings.access.look_up(client);
-    if access == Access::Deny {
-        return Recall::Denied;
-    }
     let now = house.clock.now();
     let ruling = if access == Access::Allow { Ruling::Allowed } else { house.ruling(gate, client, now) };
-    match ruling {
-        Ruling::None => {}
-        Ruling::Allowed => {
+    match (ruling, access) {
+        (Ruling::Allowed, _) => {
             return match limits::enter(house, gate, client, Class::Allowed) {
                 Ok(place) => Recall::Known(Recognition::Allowed, place, None),
                 Err(full) => Recall::Full(Recognition::Allowed, full),
             };
         }
-        Ruling::Banned(banned) => return Recall::Banned(banned),
+        (_, Access::Deny) => return Recall::Denied,
+        (Ruling::Banned(banned), _) => return Recall::Banned(banned),
+        (Ruling::None, _) => {}
     }
     let standing = house.ledger.recall(ClientKey::of(client), now);
     // Before a screen is opened: whoever floods us costs no more than look-ups.

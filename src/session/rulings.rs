@@ -219,6 +219,11 @@ impl Rulings {
         self.firewall.load_full()
     }
 
+    /// How many replies to failed AUTH are held back now.
+    pub fn delayed(&self) -> u64 {
+        self.delayed.load(Ordering::Relaxed).into()
+    }
+
     /// Changes whenever somebody was banned.
     pub(super) fn banned(&self) -> watch::Receiver<u64> {
         self.banned.subscribe()

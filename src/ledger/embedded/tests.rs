@@ -461,7 +461,6 @@ fn what_is_deleted_makes_room() {
         assert!(store.flush(LONG));
         sizes.push(store.state().bytes);
     }
-    println!("{sizes:?}");
     // 160 000 records came and went, of 4000 at a time.
     assert!(sizes[39] < 4 << 20, "{sizes:?}");
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::mpsc;
@@ -20,13 +21,13 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::link::{Connected, Link, Master, PATIENCE, connect};
-use super::news::{self, News, client_of, is_over};
-use super::queue::{Act, Batch, Change, Owed, Passes};
+use super::news::{self, News, is_over};
+use super::queue::{Act, Batch, Change, Owed, Queue};
 use super::script::{self, Call, Lines};
 use super::state::add_one;
 use super::{Inner, Overdue};
 use crate::addr::ClientKey;
-use crate::policy::ban::{Decision, What};
+use crate::policy::ban::Decision;
 use crate::policy::guard::{Failed, Network, Tally};
 use crate::policy::record::Record;
 use crate::screen::{Standing, Tests};
@@ -47,7 +48,7 @@ const ROUND: Duration = Duration::from_secs(60);
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
 /// How many messages of others wait for us at most.
-const TOLD: usize = 65_536;
+const TOLD: usize = 8192;
 
 /// How many keys are asked for at once in the background, and the pause between.
 const SCAN: (usize, Duration) = (500, Duration::from_millis(5));
@@ -55,6 +56,29 @@ const SCAN: (usize, Duration) = (500, Duration::from_millis(5));
 /// How many decisions, and how many clients with a standing, are looked at in the store; there may be more in a store
 /// that others fill.
 const LOOKED_AT: usize = 4_000_000;
+
+/// A batch under way. Whatever of it is left when this is dropped goes back.
+struct Sending<'a> {
+    queue: &'a Mutex<Queue>,
+    batch: Batch,
+    /// Whether something is being counted that must not be counted twice.
+    is_under_way: bool,
+}
+
+impl<'a> Sending<'a> {
+    fn begin(queue: &'a Mutex<Queue>, is_settled: bool) -> Self {
+        let batch = queue.lock().take(BATCH, is_settled);
+        Self { queue, batch, is_under_way: false }
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.queue.lock();
+        queue.put_back(std::mem::take(&mut self.batch));
+        queue.lose(usize::from(self.is_under_way));
+    }
+}
 
 /// Attends until the handle is closed.
 pub(super) async fn attend(inner: Arc<Inner>) {
@@ -93,6 +117,10 @@ async fn one_connection(inner: &Arc<Inner>) -> RedisError {
         Ok(Err(trouble)) => return trouble,
         Err(_) => return broken("it does not answer"),
     };
+    let mut scripts = link.clone();
+    if let Err(trouble) = patiently(script::load(&mut scripts)).await {
+        return trouble;
+    }
     inner.joined(link.clone());
     tokio::select! {
         trouble = inner.listen(told) => trouble,
@@ -176,9 +204,9 @@ impl Inner {
 
     /// A decision of another host's.
     fn hear(&self, network: IpNet, decision: Decision) {
-        let lifted = self.note_lifted(network, &decision);
+        let unbanned = self.unbanned(network, &decision);
         self.mirror.decision(network, decision);
-        if let Some(client) = lifted {
+        if let Some(client) = unbanned {
             self.mirror.forgotten(client);
         }
     }
@@ -197,59 +225,27 @@ impl Inner {
         }
     }
 
-    /// Sends one batch. False if there was nothing to send.
+    /// Sends one batch. False if there was nothing to send. What is not known to have arrived goes back into the queue,
+    /// also when this is broken off, but for what would be counted twice.
     async fn send(&self, link: &mut Link) -> RedisResult<bool> {
-        let batch = self.queue.lock().take(BATCH, self.is_settled.load(Ordering::Relaxed));
-        if batch.is_empty() {
+        let mut sending = Sending::begin(&self.queue, self.is_settled.load(Ordering::Relaxed));
+        if sending.batch.is_empty() {
             return Ok(false);
         }
-        let Batch { decisions, forgotten, passes, owed, told, tallies } = batch;
-        let mut unsent = Batch::default();
-        let mut news = told;
-        let mut trouble = self.send_decisions(link, decisions, &mut unsent, &mut news).await;
-        if trouble.is_ok() {
-            trouble = self.send_forgotten(link, forgotten, &mut unsent, &mut news).await;
-        } else {
-            unsent.forgotten = forgotten;
-        }
-        if trouble.is_ok() {
-            trouble = self.send_passes(link, passes, &mut unsent, &mut news).await;
-        } else {
-            unsent.passes = passes;
-        }
-        news.extend(tallies.into_iter().map(|(client, tally)| News::Tally(client, tally)));
-        if trouble.is_ok() {
-            trouble = self.make_good(link, owed, &mut unsent, &mut news).await;
-        } else {
-            unsent.owed = owed;
-        }
-        if trouble.is_ok() {
-            trouble = self.publish(link, &news).await;
-        }
-        self.queue.lock().put_back(unsent);
-        trouble.map(|()| true)
+        self.send_decisions(link, &mut sending.batch).await?;
+        self.send_forgotten(link, &mut sending.batch).await?;
+        self.send_passes(link, &mut sending.batch).await?;
+        self.make_good(link, &mut sending).await?;
+        Ok(true)
     }
 
-    async fn send_decisions(
-        &self,
-        link: &mut Link,
-        decisions: Vec<(IpNet, Decision)>,
-        unsent: &mut Batch,
-        news: &mut Vec<News>,
-    ) -> RedisResult<()> {
-        let calls = decisions.iter().map(|(network, decision)| Call::decide(&self.keys, *network, decision));
+    async fn send_decisions(&self, link: &mut Link, batch: &mut Batch) -> RedisResult<()> {
+        let calls = batch.decisions.iter().map(|(network, decision)| Call::decide(&self.keys, *network, decision));
         let answers = run_all(link, calls).await;
-        let mut trouble = Ok(());
-        for ((network, decision), answer) in decisions.into_iter().zip(answers) {
+        let (mut unsent, mut trouble) = (Vec::new(), Ok(()));
+        for ((network, decision), answer) in batch.decisions.drain(..).zip(answers) {
             match answer.map(|lines| script::decided(&lines)) {
-                Ok(Some((there, _))) if there == decision => {
-                    if decision.what == What::Lifted
-                        && let Some(client) = client_of(network)
-                    {
-                        self.queue.lock().put(Change::Forgotten(client));
-                    }
-                    news.push(News::Decision(network, decision));
-                }
+                Ok(Some((there, _))) if there == decision => {}
                 // Something else is decided there: it is heard of as if it had been told.
                 Ok(Some((there, _))) => match news::decision(&network.to_string(), &there.line(), self.clock.now()) {
                     Some((network, there)) => self.hear(network, there),
@@ -257,91 +253,60 @@ impl Inner {
                 },
                 Ok(None) => add_one(&self.counts.foreign),
                 Err(reason) => {
-                    unsent.decisions.push((network, decision));
+                    unsent.push((network, decision));
                     trouble = Err(reason);
                 }
             }
         }
+        batch.decisions = unsent;
         trouble
     }
 
-    async fn send_forgotten(
-        &self,
-        link: &mut Link,
-        forgotten: Vec<ClientKey>,
-        unsent: &mut Batch,
-        news: &mut Vec<News>,
-    ) -> RedisResult<()> {
-        let answers = run_all(link, forgotten.iter().map(|client| Call::forget(&self.keys, *client))).await;
-        let mut trouble = Ok(());
-        for (client, answer) in forgotten.into_iter().zip(answers) {
-            match answer {
-                Ok(_) => news.push(News::Forgotten(client)),
-                Err(reason) => {
-                    unsent.forgotten.push(client);
-                    trouble = Err(reason);
-                }
+    async fn send_forgotten(&self, link: &mut Link, batch: &mut Batch) -> RedisResult<()> {
+        let answers = run_all(link, batch.forgotten.iter().map(|client| Call::forget(&self.keys, *client))).await;
+        let (mut unsent, mut trouble) = (Vec::new(), Ok(()));
+        for (client, answer) in batch.forgotten.drain(..).zip(answers) {
+            if let Err(reason) = answer {
+                unsent.push(client);
+                trouble = Err(reason);
             }
         }
+        batch.forgotten = unsent;
         trouble
     }
 
-    async fn send_passes(
-        &self,
-        link: &mut Link,
-        passes: Vec<(ClientKey, Passes)>,
-        unsent: &mut Batch,
-        news: &mut Vec<News>,
-    ) -> RedisResult<()> {
+    async fn send_passes(&self, link: &mut Link, batch: &mut Batch) -> RedisResult<()> {
         let now = self.now();
-        let calls = passes
+        let calls = batch
+            .passes
             .iter()
             .map(|(client, passes)| Call::standing(&self.keys, *client, passes.revoked, &passes.standing, now));
         let answers = run_all(link, calls).await;
-        let mut trouble = Ok(());
-        for ((client, passes), answer) in passes.into_iter().zip(answers) {
-            match answer {
-                Ok(_) => {
-                    if !passes.revoked.is_empty() {
-                        news.push(News::Revoked(client, passes.revoked));
-                    }
-                    if passes.standing != Standing::stranger() {
-                        news.push(News::Standing(client, passes.standing));
-                    }
-                }
-                Err(reason) => {
-                    unsent.passes.push((client, passes));
-                    trouble = Err(reason);
-                }
+        let (mut unsent, mut trouble) = (Vec::new(), Ok(()));
+        for ((client, passes), answer) in batch.passes.drain(..).zip(answers) {
+            if let Err(reason) = answer {
+                unsent.push((client, passes));
+                trouble = Err(reason);
             }
         }
+        batch.passes = unsent;
         trouble
     }
 
     /// Counts what was done while the store was away, in its order, with its own times. What fails under way may have
     /// arrived, and is not repeated.
-    async fn make_good(
-        &self,
-        link: &mut Link,
-        owed: Vec<Owed>,
-        unsent: &mut Batch,
-        news: &mut Vec<News>,
-    ) -> RedisResult<()> {
-        let mut owed = owed.into_iter();
-        while let Some(one) = owed.next() {
-            if self.is_forgiven(one.client, one.now) {
-                continue;
-            }
-            if let Err(reason) = self.make_one_good(link, &one, news).await {
-                self.queue.lock().lose(1);
-                unsent.owed.extend(owed);
-                return Err(reason);
+    async fn make_good(&self, link: &mut Link, sending: &mut Sending<'_>) -> RedisResult<()> {
+        while let Some(owed) = sending.batch.owed.pop_front() {
+            if !self.is_forgiven(owed.client, owed.now) {
+                sending.is_under_way = true;
+                self.make_one_good(link, &owed).await?;
+                sending.is_under_way = false;
             }
         }
         Ok(())
     }
 
-    async fn make_one_good(&self, link: &mut Link, owed: &Owed, news: &mut Vec<News>) -> RedisResult<()> {
+    async fn make_one_good(&self, link: &mut Link, owed: &Owed) -> RedisResult<()> {
         let Owed { client, act, rules, now, dice } = owed;
         let (client, keys) = (*client, &self.keys);
         let call = match *act {
@@ -358,8 +323,7 @@ impl Inner {
                     add_one(&self.counts.foreign);
                     return Ok(());
                 };
-                self.mirror.tally(client, tally.clone());
-                news.push(News::Tally(client, tally));
+                self.mirror.tally(client, tally);
                 if let Some(sentence) = sentence {
                     self.mirror.overdue(Overdue::Client(client, sentence));
                 }
@@ -380,24 +344,6 @@ impl Inner {
         Ok(())
     }
 
-    async fn publish(&self, link: &mut Link, news: &[News]) -> RedisResult<()> {
-        let channel = self.keys.news();
-        let messages =
-            news.iter().map(|one| redis::cmd("PUBLISH").arg(&channel).arg(one.message(&self.node)).to_owned());
-        if let Link::Cluster(_) = link {
-            // Its pipelines are for keys of one slot.
-            for message in messages {
-                patiently(message.exec_async(link)).await?;
-            }
-            return Ok(());
-        }
-        let mut pipeline = redis::pipe();
-        for message in messages {
-            pipeline.add_command(message).ignore();
-        }
-        if news.is_empty() { Ok(()) } else { patiently(pipeline.exec_async(link)).await }
-    }
-
     /// Asks again and again whether the store takes anything, and lets verbs through or keeps them away.
     async fn feel_pulse(&self, mut link: Link, mut news: MultiplexedConnection) -> RedisError {
         loop {
@@ -407,7 +353,7 @@ impl Inner {
                 () = self.tripped.notified() => sleep(PULSE).await,
             }
             let mut pulse = redis::cmd("SET");
-            pulse.arg(self.keys.pulse(&self.node)).arg(self.now()).arg("EX").arg(60);
+            pulse.arg(self.keys.pulse()).arg(self.now()).arg("EX").arg(60);
             let felt = async {
                 patiently(pulse.exec_async(&mut link)).await?;
                 patiently(redis::cmd("PING").exec_async(&mut news)).await
@@ -464,11 +410,16 @@ impl Inner {
                 };
                 if is_over(&there, now) {
                     over.push((key, line));
-                } else if !ours.get(&network).is_some_and(|here| here.outweighs(&there)) {
-                    if ours.remove(&network).as_ref() != Some(&there) {
-                        self.hear(network, there);
-                    }
+                    continue;
                 }
+                match ours.get(&network) {
+                    Some(here) if here.outweighs(&there) => continue,
+                    Some(here) if *here == there => {}
+                    // A ledger need not keep what was lifted: it has heard of it.
+                    None if self.is_known_lifted(network, &there) => {}
+                    _ => self.hear(network, there),
+                }
+                ours.remove(&network);
             }
             if !over.is_empty() {
                 patiently(Call::drop(&self.keys, over).run::<u64>(link)).await?;
@@ -503,8 +454,9 @@ impl Inner {
         debug!(count = only_here.len(), "standings that the shared store has not");
         for part in only_here.chunks(SCAN.0) {
             let now = self.now();
-            let calls =
-                part.iter().map(|(client, standing)| Call::standing(&self.keys, *client, Tests::NONE, standing, now));
+            let calls = part
+                .iter()
+                .map(|(client, standing)| Call::standing(&self.keys, *client, Tests::NONE, standing, now).quietly());
             for answer in run_all(link, calls).await {
                 answer?;
             }
@@ -575,4 +527,31 @@ async fn run_all(link: &Link, calls: impl Iterator<Item = Call>) -> Vec<RedisRes
         }
     }
     answers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::guard::{Rules, Strike};
+
+    #[test]
+    fn what_is_broken_off_goes_back_but_for_what_would_be_counted_twice() {
+        let queue = Mutex::new(Queue::new(10));
+        let client = ClientKey::V4(1);
+        queue.lock().put(Change::Revoked(client, Tests::NONE));
+        for now in 0..3 {
+            queue.lock().owe(client, Act::Strike(Strike::NotOffered), &Rules::default(), now, 0);
+        }
+        let mut sending = Sending::begin(&queue, true);
+        assert_eq!(queue.lock().len(), 0);
+        sending.batch.owed.pop_front();
+        sending.is_under_way = true;
+        drop(sending);
+        assert_eq!((queue.lock().len(), queue.lock().lost()), (3, 1));
+        let mut sending = Sending::begin(&queue, true);
+        assert_eq!(sending.batch.owed.iter().map(|owed| owed.now).collect::<Vec<_>>(), [1, 2]);
+        sending.batch = Batch::default();
+        drop(sending);
+        assert_eq!((queue.lock().len(), queue.lock().lost()), (0, 1));
+    }
 }

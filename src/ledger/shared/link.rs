@@ -14,10 +14,11 @@ use redis::{
 };
 use tokio::sync::mpsc;
 
+use super::news::LONGEST;
 use super::settings::{Address, Kind, Settings};
 
 /// How long a connection may take to come about, and an answer that nobody waits for.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A connection for commands. Clones share it.
 #[derive(Clone)]
@@ -152,7 +153,13 @@ async fn first(settings: &Settings) -> RedisResult<(Client, MultiplexedConnectio
 async fn subscribe(client: &Client, channel: &str, told: mpsc::Sender<PushInfo>) -> RedisResult<MultiplexedConnection> {
     // Whoever cannot keep up must not fill our memory: the end of the channel ends the connection, and all is read anew.
     let told = parking_lot::Mutex::new(Some(told));
-    let push = move |push: PushInfo| {
+    let push = move |mut push: PushInfo| {
+        // What is too long to be read takes no room either.
+        if let Some(Value::BulkString(message)) = push.data.get_mut(1)
+            && message.len() > LONGEST
+        {
+            *message = Vec::new();
+        }
         let mut told = told.lock();
         if push.kind == PushKind::Disconnection || told.as_ref().is_some_and(|told| told.try_send(push).is_err()) {
             *told = None;

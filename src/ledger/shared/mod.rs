@@ -9,7 +9,7 @@
 //! - A host that comes back hears of all decisions, those that were lifted included, for eight days. A store that lost
 //!   everything is filled again from what the hosts hold.
 //! - Each verb is one Lua script with one key, which does to the line what the value of the same name does in
-//!   [`crate::policy`], number for number.
+//!   [`crate::policy`], number for number, and tells the other hosts: so they hear of changes in the order of things.
 //!
 //! # How
 //!
@@ -57,7 +57,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::link::Link;
-use self::news::{News, client_of};
+use self::news::client_of;
 use self::queue::{Act, Queue};
 use self::script::{Call, Keys, Lines};
 use self::state::{Counts, add_one};
@@ -73,7 +73,7 @@ pub use queue::Change;
 pub use settings::{Address, Kind, Secret, Settings, Tls};
 pub use state::{BOUNDS, State};
 
-/// How many clients it is remembered of that they were unbanned, and when.
+/// Of how many networks it is remembered that something was lifted, and when.
 const LIFTED_MOST: usize = 65_536;
 
 /// How long [`Shared::close`] tries to send what still waits.
@@ -107,8 +107,8 @@ struct Inner {
     waiting: Notify,
     /// Whether it is known what was lifted while we were away: what is owed waits for it.
     is_settled: AtomicBool,
-    /// Clients that were unbanned, and when, in milliseconds: what they did before is not counted any more.
-    lifted: Mutex<HashMap<ClientKey, u64>>,
+    /// What was lifted, and when, in milliseconds: what was done before is not counted any more.
+    lifted: Mutex<HashMap<IpNet, u64>>,
     counts: Counts,
     stop: CancellationToken,
 }
@@ -136,10 +136,11 @@ impl Shared {
     /// Starts to connect, on the runtime that calls this. Until that has come about the store is away.
     pub fn open(settings: Settings, mirror: Arc<dyn Mirror>, clock: Clock) -> Self {
         let run = RandomState::new().hash_one(clock.now().millis()) & 0xffff_ffff;
+        let node = format!("{}.{run:08x}", settings.node);
         let circuit = Circuit { link: None, is_open: false, since: clock.now(), trouble: None };
         let inner = Arc::new(Inner {
-            node: format!("{}.{run:08x}", settings.node),
-            keys: Keys(settings.prefix.clone()),
+            keys: Keys::new(settings.prefix.clone(), node.clone()),
+            node,
             queue: Mutex::new(Queue::new(settings.queue)),
             settings,
             clock,
@@ -170,8 +171,10 @@ impl Shared {
     pub async fn close(&self) {
         let task = self.task.lock().take();
         self.inner.stop.cancel();
-        if let Some(task) = task {
-            let _ = timeout(CLOSING, task).await;
+        if let Some(mut task) = task
+            && timeout(CLOSING, &mut task).await.is_err()
+        {
+            task.abort();
         }
     }
 }
@@ -186,10 +189,15 @@ impl Drop for Shared {
 
 impl Inner {
     fn put(&self, change: Change) {
-        if let Change::Decision(network, decision) = &change {
-            self.note_lifted(*network, decision);
+        let lifted = match &change {
+            Change::Decision(network, decision) => self.unbanned(*network, decision),
+            _ => None,
+        };
+        {
+            let mut queue = self.queue.lock();
+            queue.put(change);
+            lifted.into_iter().for_each(|client| queue.put(Change::Forgotten(client)));
         }
-        self.queue.lock().put(change);
         self.waiting.notify_one();
     }
 
@@ -198,34 +206,44 @@ impl Inner {
         self.waiting.notify_one();
     }
 
-    /// Tells the others of something that the store has.
-    fn tell(&self, news: News) {
-        if let News::Decision(network, decision) = &news {
-            self.note_lifted(*network, decision);
+    /// Whether `decision` lifts something, which had not been heard of.
+    fn is_lifted_anew(&self, network: IpNet, decision: &Decision) -> bool {
+        if decision.what != What::Lifted {
+            return false;
         }
-        self.queue.lock().tell(news);
-        self.waiting.notify_one();
-    }
-
-    /// Whether `decision` lifts the ban of a client, which had not been heard of.
-    fn note_lifted(&self, network: IpNet, decision: &Decision) -> Option<ClientKey> {
-        let client = client_of(network).filter(|_| decision.what == What::Lifted)?;
+        let network = client_of(network).map_or(network, ClientKey::network);
         let begin = decision.begin.millis();
         let mut lifted = self.lifted.lock();
-        if lifted.len() >= LIFTED_MOST && !lifted.contains_key(&client) {
-            // Whoever is forgotten here is heard of once more, if at all.
-            let oldest = lifted.iter().min_by_key(|(_, begin)| **begin).map(|(client, _)| *client);
-            oldest.and_then(|oldest| lifted.remove(&oldest));
+        if lifted.len() >= LIFTED_MOST && !lifted.contains_key(&network) {
+            // What is let go here is heard of once more, if at all.
+            let mut begins: Vec<u64> = lifted.values().copied().collect();
+            let (_, middle, _) = begins.select_nth_unstable(LIFTED_MOST / 2);
+            let middle = *middle;
+            lifted.retain(|_, begin| *begin > middle);
         }
-        let before = lifted.entry(client).or_insert(0);
+        let before = lifted.entry(network).or_insert(0);
         let is_new = begin > *before;
         *before = begin.max(*before);
-        is_new.then_some(client)
+        is_new
+    }
+
+    /// Whether `decision` lifts something, and that has been heard of.
+    fn is_known_lifted(&self, network: IpNet, decision: &Decision) -> bool {
+        let network = client_of(network).map_or(network, ClientKey::network);
+        let known = self.lifted.lock().get(&network).copied();
+        decision.what == What::Lifted && known.is_some_and(|begin| begin >= decision.begin.millis())
+    }
+
+    /// The client that `decision` unbans, if it was not known yet that it does.
+    fn unbanned(&self, network: IpNet, decision: &Decision) -> Option<ClientKey> {
+        self.is_lifted_anew(network, decision).then(|| client_of(network)).flatten()
     }
 
     /// Whether what `client` did at `now` has been forgiven since.
     fn is_forgiven(&self, client: ClientKey, now: u32) -> bool {
-        self.lifted.lock().get(&client).is_some_and(|begin| *begin >= u64::from(now) * 1000)
+        let lifted = self.lifted.lock();
+        let is_later = |network| lifted.get(&network).is_some_and(|begin| *begin >= u64::from(now) * 1000);
+        is_later(client.network()) || is_later(client.neighbourhood())
     }
 
     fn state(&self) -> State {
@@ -272,25 +290,22 @@ impl Inner {
         match timeout(self.settings.deadline, call.run::<Lines>(&mut link)).await {
             Ok(Ok(lines)) => {
                 self.counts.answered(begin.elapsed());
-                read(&lines).ok_or_else(|| refused("its answer is none of ours"))
+                read(&lines).ok_or_else(|| {
+                    add_one(&self.counts.foreign);
+                    Refused::Unsure
+                })
             }
             Ok(Err(trouble)) => Err(refused(&trouble.to_string())),
             Err(_) => Err(refused("it did not answer in time")),
         }
     }
 
-    /// Others hear of what is done; what is not is done later: it only sets something, so that twice does no harm.
-    fn told_or_put<T>(&self, answer: Result<T, Refused>, news: News, change: Change) -> Answer<T> {
-        match answer {
-            Ok(answer) => {
-                self.tell(news);
-                Ok(answer)
-            }
-            Err(_) => {
-                self.put(change);
-                Err(Away)
-            }
-        }
+    /// What is not done is done later: it only sets something, so that twice does no harm.
+    fn or_later<T>(&self, answer: Result<T, Refused>, change: Change) -> Answer<T> {
+        answer.map_err(|_| {
+            self.put(change);
+            Away
+        })
     }
 
     /// What becomes of something that could not be counted there.
@@ -313,24 +328,14 @@ impl Store for Shared {
         dice: u32,
     ) -> Answer<(Tally, Option<Sentence>)> {
         let call = Call::strike(&self.inner.keys, client, strike, rules, (now, dice));
-        match self.inner.call(call, script::sentenced::<Tally>).await {
-            Ok((tally, sentence)) => {
-                self.inner.tell(News::Tally(client, tally.clone()));
-                Ok((tally, sentence))
-            }
-            Err(refused) => Err(self.inner.owed(&refused, client, Act::Strike(strike), rules, (now, dice))),
-        }
+        let answer = self.inner.call(call, script::sentenced::<Tally>).await;
+        answer.map_err(|refused| self.inner.owed(&refused, client, Act::Strike(strike), rules, (now, dice)))
     }
 
     async fn logged_in(&self, client: ClientKey, rules: &Rules, now: u32) -> Answer<Tally> {
         let call = Call::logged_in(&self.inner.keys, client, rules, now);
-        match self.inner.call(call, script::tally).await {
-            Ok(tally) => {
-                self.inner.tell(News::Tally(client, tally.clone()));
-                Ok(tally)
-            }
-            Err(refused) => Err(self.inner.owed(&refused, client, Act::LoggedIn, rules, (now, 0))),
-        }
+        let answer = self.inner.call(call, script::tally).await;
+        answer.map_err(|refused| self.inner.owed(&refused, client, Act::LoggedIn, rules, (now, 0)))
     }
 
     async fn account_failed(
@@ -367,28 +372,28 @@ impl Store for Shared {
     async fn remember(&self, client: ClientKey, standing: Standing, now: u32) -> Answer<Standing> {
         let call = Call::standing(&self.inner.keys, client, Tests::NONE, &standing, now);
         let answer = self.inner.call(call, script::standing).await;
-        self.inner.told_or_put(answer, News::Standing(client, standing), Change::Standing(client, standing))
+        self.inner.or_later(answer, Change::Standing(client, standing))
     }
 
     async fn revoke(&self, client: ClientKey, tests: Tests, now: u32) -> Answer<Standing> {
         let call = Call::standing(&self.inner.keys, client, tests, &Standing::stranger(), now);
         let answer = self.inner.call(call, script::standing).await;
-        self.inner.told_or_put(answer, News::Revoked(client, tests), Change::Revoked(client, tests))
+        self.inner.or_later(answer, Change::Revoked(client, tests))
     }
 
     async fn decide(&self, network: IpNet, decision: Decision) -> Answer<Decision> {
         let call = Call::decide(&self.inner.keys, network, &decision);
-        match self.inner.call(call, script::decided).await {
-            Ok((there, false)) => Ok(there),
-            answer => {
-                let (news, change) = (News::Decision(network, decision.clone()), Change::Decision(network, decision));
-                self.inner.told_or_put(answer.map(|(there, _)| there), news, change)
-            }
+        let answer = self.inner.call(call, script::decided).await;
+        if let Ok((_, true)) = answer
+            && let Some(client) = self.inner.unbanned(network, &decision)
+        {
+            self.inner.put(Change::Forgotten(client));
         }
+        self.inner.or_later(answer.map(|(there, _)| there), Change::Decision(network, decision))
     }
 
     async fn forget(&self, client: ClientKey) -> Answer<()> {
         let answer = self.inner.call(Call::forget(&self.inner.keys, client), |_| Some(())).await;
-        self.inner.told_or_put(answer, News::Forgotten(client), Change::Forgotten(client))
+        self.inner.or_later(answer, Change::Forgotten(client))
     }
 }

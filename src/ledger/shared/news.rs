@@ -6,7 +6,7 @@
 
 use ipnet::IpNet;
 
-use super::script::{tests_of, tests_word};
+use super::script::tests_of;
 use crate::addr::ClientKey;
 use crate::policy::ban::{Decision, Reason, What};
 use crate::policy::guard::Tally;
@@ -34,18 +34,12 @@ pub(super) enum News {
     Forgotten(ClientKey),
 }
 
-impl News {
-    /// The message, from the host `node`.
-    pub(super) fn message(&self, node: &str) -> String {
-        match self {
-            Self::Standing(client, standing) => format!("1 {node} standing {} {}", client.word(), standing.line()),
-            Self::Revoked(client, tests) => format!("1 {node} revoked {} {}", client.word(), tests_word(*tests)),
-            Self::Decision(network, decision) => format!("1 {node} decision {network} {}", decision.line()),
-            Self::Tally(client, tally) => format!("1 {node} tally {} {}", client.word(), tally.line()),
-            Self::Forgotten(client) => format!("1 {node} forgotten {} -", client.word()),
-        }
-    }
+/// What the messages of the host `node` begin with. The scripts write the rest: kind, key and line.
+pub(super) fn head(node: &str) -> String {
+    format!("1 {node}")
+}
 
+impl News {
     /// Who says it, and what. None if it cannot be made out, or is not to be believed.
     pub(super) fn read(message: &[u8], now: Timestamp) -> Option<(&str, Self)> {
         let text = std::str::from_utf8(message).ok().filter(|text| text.len() <= LONGEST)?;
@@ -76,7 +70,7 @@ pub(super) fn decision(key: &str, line: &str, now: Timestamp) -> Option<(IpNet, 
     let decision = Decision::read(line).filter(|_| line.len() <= LONGEST)?;
     let widest = if network.addr().is_ipv4() { 24 } else { 48 };
     let is_of_people = decision.reason == Reason::Operator;
-    let is_sound = (is_of_people || network.prefix_len() >= widest && decision.what == What::Ban)
+    let is_sound = (is_of_people || network.prefix_len() >= widest && decision.what != What::Allow)
         && decision.begin.millis() <= now.millis().saturating_add(AHEAD);
     is_sound.then_some((network, decision))
 }
@@ -102,6 +96,7 @@ pub(super) fn client_of(network: IpNet) -> Option<ClientKey> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::script::tests_word;
     use super::*;
     use crate::policy::guard::{Rules, Strike, Window};
     use crate::screen::Test;
@@ -119,6 +114,18 @@ mod tests {
             who: "mx1".into(),
             evidence: "five failures".into(),
         }
+    }
+
+    /// The message, as a script writes it.
+    fn message(news: &News, node: &str) -> String {
+        let (kind, key, line) = match news {
+            News::Standing(client, standing) => ("standing", client.word(), standing.line()),
+            News::Revoked(client, tests) => ("revoked", client.word(), tests_word(*tests)),
+            News::Decision(network, decision) => ("decision", network.to_string(), decision.line()),
+            News::Tally(client, tally) => ("tally", client.word(), tally.line()),
+            News::Forgotten(client) => ("forgotten", client.word(), "-".to_owned()),
+        };
+        format!("{} {kind} {key} {line}", head(node))
     }
 
     fn news() -> Vec<News> {
@@ -141,7 +148,7 @@ mod tests {
     #[test]
     fn news_are_read_as_they_were_written() {
         for one in news() {
-            let message = one.message("mx1.00ff");
+            let message = message(&one, "mx1.00ff");
             assert_eq!(News::read(message.as_bytes(), NOW), Some(("mx1.00ff", one)), "{message}");
         }
     }
@@ -153,7 +160,7 @@ mod tests {
             *window = Window { times: vec![u32::MAX; Window::MOST] };
         }
         tally.accounts.ones = vec![u32::MAX; Tally::ACCOUNTS];
-        let message = News::Tally(ClientKey::V6(u64::MAX), tally.clone()).message(&"n".repeat(200));
+        let message = message(&News::Tally(ClientKey::V6(u64::MAX), tally.clone()), &"n".repeat(200));
         assert!(message.len() <= LONGEST, "{}", message.len());
         assert!(News::read(message.as_bytes(), NOW).is_some());
     }
@@ -210,7 +217,7 @@ mod tests {
         #[test]
         fn nothing_on_the_channel_panics(bytes: Vec<u8>, cut in 0usize..200, one in 0usize..5, with: u8) {
             let _ = News::read(&bytes, NOW);
-            let mut message = news()[one].message("mx1").into_bytes();
+            let mut message = message(&news()[one], "mx1").into_bytes();
             let at = cut % message.len();
             message[at] = with;
             let _ = News::read(&message, NOW);

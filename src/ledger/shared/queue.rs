@@ -10,11 +10,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::news::News;
 use crate::addr::ClientKey;
 use crate::ledger::store::Digest;
 use crate::policy::ban::Decision;
-use crate::policy::guard::{Rules, Strike, Tally};
+use crate::policy::guard::{Rules, Strike};
 use crate::screen::{Standing, Tests};
 
 /// A change that is to be shared.
@@ -86,11 +85,7 @@ pub(super) struct Batch {
     pub(super) forgotten: Vec<ClientKey>,
     pub(super) passes: Vec<(ClientKey, Passes)>,
     /// In the order in which it happened.
-    pub(super) owed: Vec<Owed>,
-    /// What the store has already, and others are to hear of.
-    pub(super) told: Vec<News>,
-    /// The same of tallies.
-    pub(super) tallies: Vec<(ClientKey, Tally)>,
+    pub(super) owed: VecDeque<Owed>,
 }
 
 /// All that waits.
@@ -101,8 +96,6 @@ pub(super) struct Queue {
     forgotten: HashMap<ClientKey, ()>,
     passes: HashMap<ClientKey, Passes>,
     owed: VecDeque<Owed>,
-    told: Vec<News>,
-    tallies: HashMap<ClientKey, Tally>,
     lost: u64,
     /// Rules are the same for long: they are kept once.
     rules: Arc<Rules>,
@@ -116,8 +109,6 @@ impl Queue {
             forgotten: HashMap::new(),
             passes: HashMap::new(),
             owed: VecDeque::new(),
-            told: Vec::new(),
-            tallies: HashMap::new(),
             lost: 0,
             rules: Arc::default(),
         }
@@ -125,12 +116,7 @@ impl Queue {
 
     /// How much waits.
     pub(super) fn len(&self) -> usize {
-        self.decisions.len()
-            + self.forgotten.len()
-            + self.passes.len()
-            + self.owed.len()
-            + self.told.len()
-            + self.tallies.len()
+        self.decisions.len() + self.forgotten.len() + self.passes.len() + self.owed.len()
     }
 
     /// How much was lost for want of room, or because it is not known whether it arrived.
@@ -166,28 +152,6 @@ impl Queue {
         }
     }
 
-    /// Puts in what the store has already, and others are to hear of. If there is no room, they hear of the next.
-    pub(super) fn tell(&mut self, news: News) {
-        if let News::Forgotten(client) = news {
-            self.settle(client);
-        }
-        let has_room = self.len() < self.limit;
-        match news {
-            News::Tally(client, tally) if has_room || self.tallies.contains_key(&client) => {
-                self.tallies.insert(client, tally);
-            }
-            News::Tally(..) => {}
-            news if has_room || take_one(&mut self.tallies).is_some() => self.told.push(news),
-            _ => self.lose(1),
-        }
-    }
-
-    /// A client owes nothing any more.
-    fn settle(&mut self, client: ClientKey) {
-        self.owed.retain(|owed| owed.client != client);
-        self.tallies.remove(&client);
-    }
-
     fn put_passes(&mut self, client: ClientKey, later: Passes) {
         if self.passes.contains_key(&client) || self.has_room(Weight::Pass) {
             let passes = self.passes.entry(client).or_insert_with(Passes::NONE);
@@ -206,7 +170,7 @@ impl Queue {
     }
 
     fn put_forgotten(&mut self, client: ClientKey) {
-        self.settle(client);
+        self.owed.retain(|owed| owed.client != client);
         if self.forgotten.contains_key(&client) || self.has_room(Weight::Decision) {
             self.forgotten.insert(client, ());
         }
@@ -214,8 +178,8 @@ impl Queue {
 
     /// Whether there is room, if need be after something that means less has given way.
     fn has_room(&mut self, weight: Weight) -> bool {
-        if self.len() < self.limit || take_one(&mut self.tallies).is_some() {
-            return self.len() < self.limit;
+        if self.len() < self.limit {
+            return true;
         }
         self.lose(1);
         match weight {
@@ -233,12 +197,10 @@ impl Queue {
             forgotten: take_some(&mut self.forgotten, most).into_iter().map(|(client, ())| client).collect(),
             passes: take_some(&mut self.passes, most),
             owed: self.owed.drain(..owed).collect(),
-            told: self.told.drain(..self.told.len().min(most)).collect(),
-            tallies: take_some(&mut self.tallies, most),
         }
     }
 
-    /// Puts back what could not be sent. What was only to be told is let go: it is read from the store.
+    /// Puts back what could not be sent.
     pub(super) fn put_back(&mut self, batch: Batch) {
         batch.decisions.into_iter().for_each(|(network, decision)| self.put_decision(network, decision));
         for client in batch.forgotten {
@@ -260,9 +222,8 @@ impl Queue {
 
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
-        let Self { decisions, forgotten, passes, owed, told, tallies } = self;
-        let changes = [decisions.len(), forgotten.len(), passes.len(), owed.len()];
-        changes.iter().all(|count| *count == 0) && told.is_empty() && tallies.is_empty()
+        let Self { decisions, forgotten, passes, owed } = self;
+        decisions.is_empty() && forgotten.is_empty() && passes.is_empty() && owed.is_empty()
     }
 }
 
@@ -427,8 +388,6 @@ mod tests {
                     1 => queue.put(Change::Decision(client(n).network(), ban(u64::from(n)))),
                     2 => queue.put(Change::Forgotten(client(n))),
                     3 => owe(&mut queue, n),
-                    4 if n % 3 == 0 => queue.tell(News::Forgotten(client(n))),
-                    4 => queue.tell(News::Tally(client(n), Tally::default())),
                     _ if n % 2 == 0 => taken = queue.take(3, true),
                     _ => queue.put_back(std::mem::take(&mut taken)),
                 }

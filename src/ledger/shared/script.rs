@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use redis::Script;
 
 use super::link::Link;
+use super::news;
 use crate::addr::ClientKey;
 use crate::ledger::store::Digest;
 use crate::policy::ban::{Decision, Reason, seconds};
@@ -29,16 +30,31 @@ static ACCOUNT: LazyLock<Script> = script!("values", "account");
 static NETWORK: LazyLock<Script> = script!("values", "network");
 static STANDING: LazyLock<Script> = script!("values", "standing");
 static DECIDE: LazyLock<Script> = script!("values", "decide");
-static FORGET: LazyLock<Script> = script!("forget");
+static FORGET: LazyLock<Script> = script!("values", "forget");
 static DROP: LazyLock<Script> = script!("drop");
 
-/// The keys, all of which begin alike.
+/// Makes the scripts known, so that no verb is the first to have to.
+pub(super) async fn load(link: &mut Link) -> redis::RedisResult<()> {
+    for script in [&STRIKE, &LOGGED_IN, &ACCOUNT, &NETWORK, &STANDING, &DECIDE, &FORGET, &DROP] {
+        script.load_async(link).await?;
+    }
+    Ok(())
+}
+
+/// The keys, all of which begin alike, and what this host is called.
 #[derive(Clone, Debug)]
-pub(super) struct Keys(pub(super) String);
+pub(super) struct Keys {
+    prefix: String,
+    node: String,
+}
 
 impl Keys {
+    pub(super) fn new(prefix: String, node: String) -> Self {
+        Self { prefix, node }
+    }
+
     pub(super) fn tally(&self, client: ClientKey) -> String {
-        format!("{}:tally:{}", self.0, client.word())
+        format!("{}:tally:{}", self.prefix, client.word())
     }
 
     pub(super) fn standing(&self, client: ClientKey) -> String {
@@ -47,35 +63,35 @@ impl Keys {
 
     /// What the keys of all standings begin with.
     pub(super) fn standings(&self) -> String {
-        format!("{}:standing:", self.0)
+        format!("{}:standing:", self.prefix)
     }
 
     fn account(&self, account: Digest) -> String {
-        format!("{}:account:{:032x}", self.0, u128::from_be_bytes(account))
+        format!("{}:account:{:032x}", self.prefix, u128::from_be_bytes(account))
     }
 
     fn network(&self, network: IpNet) -> String {
-        format!("{}:network:{network}", self.0)
+        format!("{}:network:{network}", self.prefix)
     }
 
     /// All decisions are in one place.
     pub(super) fn decisions(&self) -> String {
-        format!("{}:{{decisions}}", self.0)
+        format!("{}:{{decisions}}", self.prefix)
     }
 
     /// Whether this is still the store that was filled.
     pub(super) fn marker(&self) -> String {
-        format!("{}:filled", self.0)
+        format!("{}:filled", self.prefix)
     }
 
     /// Written to see whether the store takes anything.
-    pub(super) fn pulse(&self, node: &str) -> String {
-        format!("{}:pulse:{node}", self.0)
+    pub(super) fn pulse(&self) -> String {
+        format!("{}:pulse:{}", self.prefix, self.node)
     }
 
     /// The channel on which hosts tell one another.
     pub(super) fn news(&self) -> String {
-        format!("{}:news", self.0)
+        format!("{}:news", self.prefix)
     }
 }
 
@@ -105,9 +121,21 @@ pub(super) struct Call {
     script: &'static LazyLock<Script>,
     key: String,
     words: Vec<String>,
+    /// The channel, and what messages on it begin with.
+    told: [String; 2],
 }
 
 impl Call {
+    fn new(script: &'static LazyLock<Script>, keys: &Keys, key: String, words: Vec<String>) -> Self {
+        Self { script, key, words, told: [keys.news(), news::head(&keys.node)] }
+    }
+
+    /// The same, and nobody is told.
+    pub(super) fn quietly(mut self) -> Self {
+        self.told[1].clear();
+        self
+    }
+
     pub(super) fn strike(
         keys: &Keys,
         client: ClientKey,
@@ -123,12 +151,12 @@ impl Call {
         };
         let account = account.map_or("-".to_owned(), |account| account.to_string());
         let words = vec![now.to_string(), rules_line(rules), dice.to_string(), kind.to_owned(), account];
-        Self { script: &STRIKE, key: keys.tally(client), words }
+        Self::new(&STRIKE, keys, keys.tally(client), words)
     }
 
     pub(super) fn logged_in(keys: &Keys, client: ClientKey, rules: &Rules, now: u32) -> Self {
         let words = vec![now.to_string(), rules_line(rules)];
-        Self { script: &LOGGED_IN, key: keys.tally(client), words }
+        Self::new(&LOGGED_IN, keys, keys.tally(client), words)
     }
 
     pub(super) fn account(
@@ -140,7 +168,7 @@ impl Call {
     ) -> Self {
         let act = if failed { "failed" } else { "succeeded" };
         let words = vec![now.to_string(), rules_line(rules), act.to_owned(), client.word()];
-        Self { script: &ACCOUNT, key: keys.account(account), words }
+        Self::new(&ACCOUNT, keys, keys.account(account), words)
     }
 
     pub(super) fn offend(
@@ -151,32 +179,32 @@ impl Call {
         (now, dice): (u32, u32),
     ) -> Self {
         let words = vec![now.to_string(), rules_line(rules), dice.to_string(), client.word()];
-        Self { script: &NETWORK, key: keys.network(network), words }
+        Self::new(&NETWORK, keys, keys.network(network), words)
     }
 
     pub(super) fn standing(keys: &Keys, client: ClientKey, revoked: Tests, standing: &Standing, now: u32) -> Self {
         let words = vec![now.to_string(), tests_word(revoked), standing.line()];
-        Self { script: &STANDING, key: keys.standing(client), words }
+        Self::new(&STANDING, keys, keys.standing(client), words)
     }
 
     pub(super) fn decide(keys: &Keys, network: IpNet, decision: &Decision) -> Self {
-        Self { script: &DECIDE, key: keys.decisions(), words: vec![network.to_string(), decision.line()] }
+        Self::new(&DECIDE, keys, keys.decisions(), vec![network.to_string(), decision.line()])
     }
 
     pub(super) fn forget(keys: &Keys, client: ClientKey) -> Self {
-        Self { script: &FORGET, key: keys.tally(client), words: Vec::new() }
+        Self::new(&FORGET, keys, keys.tally(client), Vec::new())
     }
 
     /// Takes out decisions that were read as these lines.
     pub(super) fn drop(keys: &Keys, ended: impl IntoIterator<Item = (String, String)>) -> Self {
         let words = ended.into_iter().flat_map(|(network, line)| [network, line]).collect();
-        Self { script: &DROP, key: keys.decisions(), words }
+        Self::new(&DROP, keys, keys.decisions(), words)
     }
 
     /// Runs it.
     pub(super) async fn run<T: redis::FromRedisValue>(&self, link: &mut Link) -> redis::RedisResult<T> {
         let mut call = self.script.key(&self.key);
-        for word in &self.words {
+        for word in self.words.iter().chain(&self.told) {
             call.arg(word);
         }
         call.invoke_async(link).await
@@ -246,7 +274,7 @@ mod tests {
     #[test]
     fn the_rules_have_as_many_words_as_the_scripts_read() {
         let line = rules_line(&Rules::default());
-        assert_eq!(line, "5 600 20 7200 6 3600 10 3600 10 3600 0 86400 3600 2592000 4 600 4 604800 10 1209600");
+        assert_eq!(line, "5 600 20 7200 6 3600 10 3600 10 3600 0 1 3600 2592000 4 600 4 604800 10 1209600");
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Default for Rules {
             not_offered: limit(10, HOUR),
             known_for: Duration::from_secs(30 * 24 * HOUR),
             patience: 4,
-            neighbours: limit(0, 24 * HOUR),
+            neighbours: limit(0, 1),
             ladder: Ladder::default(),
         }
     }

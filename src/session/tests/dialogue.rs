@@ -519,7 +519,10 @@ async fn limits_and_deadlines_are_the_same_for_one_who_has_failed() {
 
 /// What a client does, with how long a pause before each act; then it waits for the end.
 async fn timed(settings: Settings, acts: &[(u64, &str)]) -> (u64, String, Value) {
-    let post = post(settings);
+    timed_at(&post(settings), acts).await
+}
+
+async fn timed_at(post: &Post, acts: &[(u64, &str)]) -> (u64, String, Value) {
     let (ours, theirs) = duplex(4096);
     let begin = Instant::now();
     let talk = async {
@@ -550,6 +553,18 @@ async fn a_slow_client_is_told_at_the_moment_of_each_deadline() {
         assert!(last.starts_with("421 4.4.2 mx.example.com Timeout exceeded; visit "), "{name}: {last}");
         assert_eq!(ended, at, "{name}");
         assert_eq!(record["outcome"], "timed-out", "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_stress_a_command_line_has_less_time() {
+    for (acts, at) in [(&[][..], 10), (&[(9, "NOOP\r\n"), (9, "NO")], 19)] {
+        let post = post(settings(nobody()));
+        post.house.stress.set_places(1, 1);
+        let (ended, last, record) = timed_at(&post, acts).await;
+        assert!(last.starts_with("421 4.4.2 mx.example.com Timeout exceeded; visit "), "{last}");
+        assert_eq!((ended, record["outcome"].as_str()), (at, Some("timed-out")));
+        assert!(!post.house.stress.is_on(), "it has left, and with it the stress");
     }
 }
 

@@ -4,6 +4,7 @@
 //! only bytes and time matter, a dialogue runs over a stream in memory on a clock that stands still; where the kernel has
 //! a say (peeking, resets, the backend), over loopback.
 
+mod bans;
 mod client;
 mod dialogue;
 mod handoff;

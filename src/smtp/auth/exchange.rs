@@ -169,7 +169,8 @@ mod tests {
         let proof = encoded("c=biws,r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,p=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts=");
         let digest =
             encoded(r#"charset=utf-8,username="chris",realm="elwood.innosoft.com",nonce="OA6MG9tEQGm2hh",nc=00000001"#);
-        let rows: &[(&str, Option<&str>, &[&str], Option<&str>)] = &[
+        type Row<'a> = (&'a str, Option<&'a str>, &'a [&'a str], Option<&'a str>);
+        let rows: &[Row<'_>] = &[
             // RFC 4616 §4.
             ("PLAIN", Some("AHRpbQB0YW5zdGFhZnRhbnN0YWFm"), &[], Some("tim")),
             ("plain", None, &["AHRpbQB0YW5zdGFhZnRhbnN0YWFm"], Some("tim")),
@@ -284,7 +285,8 @@ mod tests {
         let scram = encoded("n,,n=alice,r=x");
         let token = encoded("user=alice\x01auth=Bearer x\x01\x01");
         let error = encoded(r#"{"status":"401"}"#);
-        let rows: &[(&str, Option<&str>, &[&str], &str, (bool, bool))] = &[
+        type Row<'a> = (&'a str, Option<&'a str>, &'a [&'a str], &'a str, (bool, bool));
+        let rows: &[Row<'_>] = &[
             ("PLAIN", None, &[], "", (false, false)),
             ("PLAIN", Some(&plain), &[], "", (true, true)),
             ("LOGIN", Some("YWxpY2U="), &[], "UGFzc3dvcmQ6", (false, false)),

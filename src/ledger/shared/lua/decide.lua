@@ -29,4 +29,5 @@ if known and not (said and outweighs(said, known)) then
     return { there, '' }
 end
 redis.call('HSET', KEYS[1], ARGV[1], line)
+tell('decision', ARGV[1], line)
 return { line, 'kept' }

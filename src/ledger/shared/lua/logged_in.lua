@@ -5,4 +5,5 @@ tally.known_until = math.max(tally.known_until, sum(now, rules.known_for))
 tally_ends(tally, rules)
 local line = write_tally(tally)
 keep(KEYS[1], line, tally.ends, now)
+tell('tally', about(KEYS[1]), line)
 return { line, '' }

@@ -20,5 +20,9 @@ for n = 1, TESTS do
     written[n + 1] = whole(passed)
 end
 local line = table.concat(written, ' ')
+-- It is a stranger's.
+if ends <= now then line = '1 0 0 0 0 0 0 0 0' end
 keep(KEYS[1], line, ends, now)
+if ARGV[2] ~= '-' then tell('revoked', about(KEYS[1]), ARGV[2]) end
+if math.max(unpack(more)) > now then tell('standing', about(KEYS[1]), ARGV[3]) end
 return { line, '' }

@@ -149,6 +149,19 @@ local function ladder_forgotten(ladder, step)
     return sum(step['until'], math.min(ladder.forget * step.level, LAST))
 end
 
+-- Tells the other hosts. It is done here and not by the host that asked, so that they hear of changes of one value in
+-- the order in which they were made. The last two of ARGV are the channel, and what messages begin with: nothing if
+-- nobody is to hear.
+local function tell(kind, key, line)
+    local channel, head = ARGV[#ARGV - 1], ARGV[#ARGV]
+    if head ~= '' then
+        redis.call('PUBLISH', channel, table.concat({ head, kind, key, line }, ' '))
+    end
+end
+
+-- What a key is about.
+local function about(key) return string.match(key, '[^:]+$') end
+
 -- Keeps the line until it means nothing any more.
 local function keep(key, line, ends, now)
     if ends > now then

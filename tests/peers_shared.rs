@@ -243,7 +243,9 @@ fn goes_on_alone(what: &str, server: &mut Valkey, leave: fn(&mut Valkey), come_b
     let without = (30..38).map(|n| a.guesses(client(n), 1)).max().unwrap_or_default();
     members.iter().for_each(|member| member.wait_for_store(false));
     let later = (40..48).map(|n| b.guesses(client(n), 1)).max().unwrap_or_default();
-    println!("{what}: the slowest of eight refusals: {with:?} with the store, {without:?} as it left, {later:?} without");
+    println!(
+        "{what}: the slowest of eight refusals: {with:?} with the store, {without:?} as it left, {later:?} without"
+    );
     for took in [without, later] {
         assert!(took < Duration::from_secs(5), "{took:?}");
     }

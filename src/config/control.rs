@@ -8,9 +8,9 @@ use toml::de::DeValue;
 use super::inspection::{Inspection, Wrong};
 use super::table::Table;
 use super::values::text;
+use crate::control::Token;
 use crate::control::settings::{Settings, Socket};
 use crate::control::token::{LEAST, MOST};
-use crate::control::Token;
 
 /// The longest path of a socket: the kernel's address has 108 bytes with its end, and it is made under a longer name.
 const LONGEST: usize = 90;

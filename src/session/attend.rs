@@ -120,12 +120,7 @@ pub(super) fn stay(house: &Arc<House>, guest: &Guest) -> Option<Stay> {
 
 /// Waits until the client is put out: one that was banned between the door and here, too. One that was `sentenced` in
 /// this very session is told so, and then leaves.
-pub(super) async fn put_out(
-    house: &House,
-    guest: &Guest,
-    stay: &mut Option<Stay>,
-    sentenced: Option<&AtomicBool>,
-) {
+pub(super) async fn put_out(house: &House, guest: &Guest, stay: &mut Option<Stay>, sentenced: Option<&AtomicBool>) {
     if let Some(stay) = stay {
         let is_sentenced = || sentenced.is_some_and(|sentenced| sentenced.load(Ordering::Relaxed));
         while !is_banned(house, guest) || is_sentenced() {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -259,7 +259,6 @@ impl Server {
         };
         for (what, same) in [
             ("ledger", self.config.ledger == config.ledger),
-            ("shared", self.config.shared == config.shared),
             ("admin", self.config.admin == config.admin),
             ("journal", self.config.journal == config.journal && self.config.recent == config.recent),
             ("control.socket", self.config.control.socket == config.control.socket),
@@ -416,6 +415,24 @@ impl Server {
                     "failures": some(&counts.failures),
                     "runs": some(&counts.runs),
                 })
+            });
+        }
+        if let Some(store) = &self.store {
+            let store = Arc::downgrade(store);
+            board.set("file", move || {
+                let Some(state) = store.upgrade().map(|store| store.state()) else { return Value::Null };
+                json!({
+                    "failing": state.failing.map(|failing| failing.reason),
+                    "pending": state.pending,
+                    "bytes": state.bytes,
+                })
+            });
+        }
+        if self.house.shared.is_some() {
+            let house = Arc::clone(&self.house);
+            board.set("shared", move || {
+                let Some(state) = house.shared.as_ref().map(Shared::state) else { return Value::Null };
+                json!({ "connected": state.connected, "queue": state.queue, "lost": state.lost })
             });
         }
         board.clear("lists");

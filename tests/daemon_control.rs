@@ -250,6 +250,30 @@ fn what_is_exported_is_brought_in_elsewhere() {
 }
 
 #[test]
+fn the_state_of_a_gatepost_that_does_not_run_is_in_its_file() {
+    let backend = backend();
+    let file = |place: &std::path::Path| format!("[ledger]\npath = \"{}\"", place.join("ledger").display());
+    let gate = Gate::start(|place| {
+        let text = mx(&backend).section(&file(place.dir)).at(place);
+        with_socket(&text, &place.dir.join("s").display().to_string())
+    });
+    ask(&gate, &["ban", "192.0.2.7"]);
+    let running = ask(&gate, &["state", "export"]);
+    gate.signal(Signal::TERM);
+    wait::until("gatepost to be gone", || (!socket(&gate).exists()).then_some(()));
+    let kept = || {
+        let output = command(&gate, &["state", "export"]).output().unwrap();
+        (output.status.success() && !output.stdout.is_empty()).then(|| String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(wait::until("the file to be let go", kept), running);
+
+    let other = running.replace("192.0.2.7", "192.0.2.8");
+    let (code, told) = feed(&gate, &["state", "import", "-"], &other);
+    assert!(code == 0 && told.contains("1 taken in") && told.contains("none runs"), "{told}");
+    assert_eq!(kept().unwrap(), running + &other);
+}
+
+#[test]
 fn clients_of_a_postscreen_cache_need_not_wait() {
     let backend = backend();
     let gate = start(&Mx::before(&backend).waiting("40s", "50s"));

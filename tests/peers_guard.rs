@@ -245,3 +245,70 @@ fn sessions_of_a_client_that_is_banned_end() {
     let record = scene.gate.wait_for_record(|record| record["outcome"] == "banned");
     assert_eq!(record["client"], "127.0.5.5");
 }
+
+#[test]
+fn auth_is_open_to_some_networks_and_a_name_that_nobody_has_is_a_trap() {
+    if !present(&[Peer::Exim]) {
+        return;
+    }
+    let scene = Scene::set(
+        "[limits]\nsessions_per_offender = 50\n[auth]\nnetworks = [\"127.0.9.0/24\"]\nhoneypots = [\"Scanner\"]\nnot_offered = \"3/1h\"\nnames = \"none\"",
+    );
+    let server = scene.gate.smtp();
+    let home = Ipv4Addr::new(127, 0, 9, 9);
+    assert!(matches!(log_in(home, server, ANNA), Heard::Reply(reply, _) if reply.starts_with("235")));
+    // From elsewhere it is not there, though the password is right, and trying it has consequences.
+    let mut dialogue = Dialogue::from(BOT, server);
+    dialogue.expect("220");
+    assert!(!dialogue.say("EHLO client.example").expect("250").contains("AUTH"));
+    for _ in 0..3 {
+        assert!(matches!(log_in(BOT, server, ANNA), Heard::Reply(reply, _) if reply.starts_with("503")));
+    }
+    let banned = scene.wait_for(&["banned", "127.0.5.5/32", "auth-not-offered", "count=3"], 1);
+    assert!(is_shut(BOT, server), "{banned:?}");
+    assert_eq!(scene.guesses(), 0);
+    // The trap: one try, in any spelling.
+    let bot = Ipv4Addr::new(127, 0, 9, 66);
+    assert!(
+        matches!(log_in(bot, server, ("SCANNER", "scanner")), Heard::Reply(reply, true) if reply.starts_with("535"))
+    );
+    let banned = scene.wait_for(&["banned", "127.0.9.66/32", "auth-honeypot"], 1);
+    assert!(!banned[0].to_lowercase().contains("account"), "names are not shown: {banned:?}");
+    assert!(is_shut(bot, server) && !is_shut(home, server));
+}
+
+#[test]
+fn a_failed_login_is_told_late_to_so_many_at_once() {
+    if !present(&[Peer::Exim]) {
+        return;
+    }
+    const DELAY: Duration = Duration::from_secs(2);
+    let scene = Scene::set("[auth]\ndelay = \"2s\"\ndelayed = 1");
+    let server = scene.gate.smtp();
+    let timed = |source: Ipv4Addr, login| {
+        let began = Instant::now();
+        let heard = log_in(source, server, login);
+        (began.elapsed(), heard)
+    };
+    let (took, heard) = timed(BOT, (ANNA.0, "guess"));
+    assert!(
+        took >= DELAY && matches!(&heard, Heard::Reply(reply, _) if reply.starts_with("535")),
+        "{took:?} {heard:?}"
+    );
+    let (took, _) = timed(BOT, ANNA);
+    assert!(took < DELAY, "who logs in does not wait: {took:?}");
+    // While one is held back there is no place for a second.
+    let first = thread::spawn(move || {
+        let began = Instant::now();
+        log_in(BOT, server, (ANNA.0, "guess"));
+        began.elapsed()
+    });
+    wait::until("a reply to be held back", || {
+        (scene.gate.metric("gatepost_auth_delayed", &[]) == Some(1.0)).then_some(())
+    });
+    let (took, _) = timed(Ipv4Addr::new(127, 0, 5, 7), (ANNA.0, "guess"));
+    let first = first.join().expect("a client");
+    println!("held back: {first:?}; beyond the cap: {took:?}");
+    assert!(first >= DELAY && took < DELAY);
+    assert_eq!(scene.gate.metric("gatepost_auth_delayed", &[]), Some(0.0));
+}

@@ -171,6 +171,8 @@ fn every_command_line_is_taken() {
 /// The arguments of gatepost in a line of a shell.
 fn commands(line: &str) -> impl Iterator<Item = &str> {
     let line = line.split(" #").next().unwrap_or_default();
+    // Where the output goes is the shell's business.
+    let line = line.split(" > ").next().unwrap_or_default();
     line.split(['|', ';']).flat_map(|part| part.split("&&")).filter_map(|part| {
         let part = part.trim();
         let part = part.strip_prefix("$ ").or(part.strip_prefix("sudo ")).unwrap_or(part);

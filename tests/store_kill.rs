@@ -43,7 +43,10 @@ fn promise(commit: Duration) -> Duration {
 
 /// What changed, in the order in which it did: record `n % RECORDS` holds `n`.
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<(HashMap<u64, u64>, HashSet<u64>)>>);
+struct Memory(Arc<Mutex<Kept>>);
+
+/// What is there, and which of it has changed.
+type Kept = (HashMap<u64, u64>, HashSet<u64>);
 
 impl Source for Memory {
     fn drain(&mut self, out: &mut Vec<Change>, most: usize) {

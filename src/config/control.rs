@@ -118,3 +118,62 @@ fn accept<T>(text: &str, place: &str, value: &Spanned<T>, inspection: &Inspectio
     }
     token.ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use super::*;
+
+    const GATE: &str = "[[gate]]\nlisten = '127.0.0.1:0'\nbackend = '127.0.0.1:1'\n";
+
+    fn settings(section: &str, folder: &Path) -> Result<(Settings, usize), String> {
+        let text = format!("hostname = 'mx.example.org'\n{GATE}[control]\n{section}\n");
+        let read = Config::parse(&text, &folder.join("f.toml").display().to_string());
+        let read = read.map(|(config, warnings)| (config.control, warnings.problems().len()));
+        read.map_err(|report| report.to_string())
+    }
+
+    #[test]
+    fn the_section_is_read_and_what_is_wrong_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("token"), "0123456789abcdef\n").unwrap();
+        std::fs::write(dir.path().join("short"), "hunter2").unwrap();
+        let token = Token::read("0123456789abcdef").ok();
+        for (section, socket, group, token, warnings) in [
+            ("", Socket::Provided, None, None, 0),
+            ("socket = '/tmp/s'\ngroup = 'mail'", Socket::At("/tmp/s".into()), Some("mail"), None, 0),
+            ("socket = 'off'\ngroup = '8'", Socket::Off, Some("8"), None, 1),
+            ("token_file = 'token'", Socket::Provided, None, token, 0),
+        ] {
+            let expected = Settings { socket, group: group.map(str::to_owned), token };
+            assert_eq!(settings(section, dir.path()), Ok((expected, warnings)), "{section}");
+        }
+        for (section, words) in [
+            ("socket = 's'", "full path"),
+            ("socket = '/run/'", "full path"),
+            (&*format!("socket = '/{}'", "x".repeat(100)), "keep it to 90"),
+            ("group = 'a b'", "name of a group"),
+            ("token_file = 'absent'", "openssl rand"),
+            ("token_file = 'short'", "16 to 256"),
+            ("token_env = 'GATEPOST_NO_SUCH_VARIABLE'", "is not set"),
+            ("token_env = ''", "environment variable"),
+            ("token_file = 'token'\ntoken_env = 'PATH'", "keep either"),
+            ("socked = '/tmp/s'", "socket"),
+        ] {
+            let report = settings(section, dir.path()).unwrap_err();
+            assert!(report.contains(words), "{section}: {report}");
+            assert!(!report.contains("hunter2"), "{report}");
+        }
+    }
+
+    #[test]
+    fn the_socket_is_found_in_a_file_with_problems() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f.toml");
+        assert_eq!(Config::socket(&file), Socket::Provided);
+        std::fs::write(&file, "nonsense = 1\n[control]\nsocket = '/tmp/s'\ntoken_file = '/nowhere'\n").unwrap();
+        assert_eq!(Config::socket(&file), Socket::At("/tmp/s".into()));
+        std::fs::write(&file, "[control\n").unwrap();
+        assert_eq!(Config::socket(&file), Socket::Provided);
+    }
+}

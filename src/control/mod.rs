@@ -10,6 +10,7 @@ pub mod answer;
 mod bans;
 mod board;
 mod explain;
+pub mod kept;
 pub mod postscreen;
 mod refused;
 pub mod settings;

@@ -14,6 +14,15 @@ use crate::policy::guard::{Account, Failed, Network, Rules, Sentence, Strike, Ta
 use crate::screen::{Standing, Tests};
 use crate::time::Timestamp;
 
+impl Ledger {
+    /// What is known of a client after a change: nothing, if it has all expired.
+    fn change_standing(&self, client: ClientKey, now: u32, act: impl FnOnce(&mut Standing)) -> Standing {
+        let now = moment(now);
+        let (standing, ()) = self.standings.update(ClientId::of(client), now, act);
+        if standing.expires() > now { standing } else { Standing::stranger() }
+    }
+}
+
 fn moment(now: u32) -> Timestamp {
     Timestamp::from_seconds(u64::from(now))
 }
@@ -78,12 +87,12 @@ impl Store for Ledger {
         now: u32,
     ) -> impl Future<Output = Answer<Standing>> + Send {
         let act = |kept: &mut Standing| kept.merge(&standing);
-        ready(Ok(self.standings.update(ClientId::of(client), moment(now), act).0))
+        ready(Ok(self.change_standing(client, now, act)))
     }
 
     fn revoke(&self, client: ClientKey, tests: Tests, now: u32) -> impl Future<Output = Answer<Standing>> + Send {
         let act = |kept: &mut Standing| tests.iter().for_each(|test| kept.fail(test));
-        ready(Ok(self.standings.update(ClientId::of(client), moment(now), act).0))
+        ready(Ok(self.change_standing(client, now, act)))
     }
 
     fn decide(&self, network: IpNet, decision: Decision) -> impl Future<Output = Answer<Decision>> + Send {

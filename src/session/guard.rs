@@ -156,8 +156,10 @@ fn is_above_it(guest: &Guest) -> bool {
 
 /// A client tried AUTH where it is not offered to it.
 pub(super) fn tried_auth(house: &Arc<House>, guest: &Guest) {
-    let is_made = guest.gate.settings.screen.rules[Test::AuthNotOffered].action != Action::Off;
-    if is_made && !is_above_it(guest) {
+    let gate = &guest.gate.settings;
+    let is_made = gate.screen.rules[Test::AuthNotOffered].action != Action::Off;
+    // Where AUTH is offered to others, there is no test of that name, and it is not for this client to try.
+    if (is_made || gate.relay.auth) && !is_above_it(guest) {
         Trial::of(house, guest, None).tried();
     }
 }

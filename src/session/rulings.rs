@@ -40,6 +40,9 @@ use crate::time::{Timestamp, format_span};
 /// automatic ban.
 const LIFTED: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 
+/// By how much a later word is later than an earlier one, at the least.
+const INSTANT: Duration = Duration::from_millis(1);
+
 /// What a banned client meets at the door.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Answer {
@@ -114,7 +117,7 @@ pub enum NotBanned {
          network without it"
     )]
     Exempt(IpNet),
-    /// Another word of an operator's of the same moment.
+    /// Somebody else said something else at the same moment.
     #[error("something else was decided of {0} at the same moment; say it again")]
     Outweighed(IpNet),
     /// There is no room.
@@ -349,6 +352,7 @@ impl House {
         by: &str,
         evidence: &str,
     ) -> Result<Arc<Held>, NotBanned> {
+        // An operator has the last word, also where somebody's clock is ahead.
         let now = self.clock.now();
         let decision = Decision {
             what,
@@ -376,7 +380,7 @@ impl House {
     /// host whose clock is ahead of ours, or by us before our clock was set back. Whoever decides has seen that.
     pub(super) fn after(&self, network: IpNet, now: Timestamp, is_later: impl Fn(Timestamp) -> bool) -> Timestamp {
         match self.ledger.decisions().get(network) {
-            Some(there) if is_later(there.decision.begin) => there.decision.begin.plus(Duration::from_millis(1)),
+            Some(there) if is_later(there.decision.begin) => there.decision.begin.plus(INSTANT),
             _ => now,
         }
     }

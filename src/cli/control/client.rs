@@ -73,6 +73,12 @@ impl Client {
         Self { path }
     }
 
+    /// Whether nobody listens, for sure.
+    pub(super) async fn is_away(&self) -> bool {
+        let connected = timeout(DEADLINE, UnixStream::connect(&self.path)).await;
+        matches!(connected, Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused))
+    }
+
     /// Asks, and answers the text of the answer.
     pub(super) async fn get(&self, path: &str) -> Result<Bytes, Failed> {
         self.ask(Method::GET, path, None).await

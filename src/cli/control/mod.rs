@@ -207,8 +207,11 @@ pub(super) fn ask(question: Question) -> Exit {
     exit
 }
 
+/// Puts an answer in words.
+type InWords = fn(&[u8]) -> Result<String, Failed>;
+
 async fn answer(question: Question) -> Exit {
-    let (path, wish, asked, words): (String, _, _, fn(&[u8]) -> Result<String, Failed>) = match question {
+    let (path, wish, asked, words): (String, _, _, InWords) = match question {
         Question::Status { asked } => ("/status".into(), None, asked, |text| Ok(words::status(&read::<Status>(text)?))),
         Question::Bans { what, order, limit, offset, asked } => {
             let order = if order == Order::Newest { "newest" } else { "network" };

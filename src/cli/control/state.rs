@@ -14,10 +14,11 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::client::{Client, Failed, LONG, read, whole};
-use super::{Asked, Exit, as_it_is, exit, fail, failed, print};
+use super::{Asked, Exit, as_it_is, fail, failed, print};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::control::answer::Imported;
-use crate::control::{postscreen, state};
+use crate::control::{kept, postscreen, state};
 use crate::ledger::Kind;
 use crate::policy::guard::Rules;
 use crate::policy::record::Record;
@@ -35,7 +36,7 @@ const PROBLEMS: u64 = 10;
 pub(in crate::cli) enum Task {
     /// Write all that is remembered to standard output, a line of JSON for each entry
     ///
-    /// Asks the running gatepost, which goes on meanwhile.
+    /// Asks the running gatepost, which goes on meanwhile. Where none runs, the ledger's file is read.
     #[command(after_help = "Example:\n  gatepost state export > state.jsonl")]
     Export {
         #[command(flatten)]
@@ -45,7 +46,7 @@ pub(in crate::cli) enum Task {
     /// Bring in what was exported, or what postscreen has remembered
     ///
     /// Merges it with what the running gatepost remembers: the longer pass wins, the later decision, and of counters those that
-    /// hold longer. What has expired is left out.
+    /// hold longer. What has expired is left out. Where no gatepost runs, it goes into the ledger's file.
     #[command(after_help = "Examples:\n  gatepost state import state.jsonl\n  postmap -s \
                             btree:/var/lib/postfix/postscreen_cache | gatepost state import --postscreen -")]
     Import {
@@ -68,12 +69,74 @@ pub(super) async fn perform(task: Task) -> Exit {
         Ok(client) => client,
         Err(error) => return fail(&error, Exit::Unavailable),
     };
-    match task {
-        Task::Export { .. } => match timeout(LONG, export(&client)).await {
+    let offline = match offline(&client, asked).await {
+        Ok(offline) => offline,
+        Err(exit) => return exit,
+    };
+    match (task, offline) {
+        (Task::Export { .. }, Some((path, config))) => export_file(&path, &config),
+        (Task::Export { .. }, None) => match timeout(LONG, export(&client)).await {
             Ok(exit) => exit,
             Err(_) => fail(&format!("not all of it came within {LONG:?}"), Exit::Unavailable),
         },
-        Task::Import { file, postscreen, asked } => import(&client, file, postscreen, asked.json).await,
+        (Task::Import { file, postscreen, asked }, offline) => {
+            let source = match Source::open(file, postscreen) {
+                Ok(source) => source,
+                Err(exit) => return exit,
+            };
+            match offline {
+                Some((path, config)) => import_file(source, path, config, asked.json).await,
+                None => import(&client, source, asked.json).await,
+            }
+        }
+    }
+}
+
+/// The file of a gatepost that does not run, if there is one.
+async fn offline(client: &Client, asked: &Asked) -> Result<Option<(PathBuf, Config)>, Exit> {
+    if !client.is_away().await {
+        return Ok(None);
+    }
+    let path = asked.config.clone().path();
+    if !path.exists() {
+        // Then there is nothing but the socket, and why that does not answer is told.
+        return Ok(None);
+    }
+    let (config, _) = super::super::load(path)?;
+    let kept = kept::place(&config.kept);
+    if let Some(path) = &kept {
+        super::complain(&format!("gatepost: none runs at its socket; this is about its file, {}", path.display()));
+    }
+    Ok(kept.map(|path| (path, config)))
+}
+
+fn export_file(path: &Path, config: &Config) -> Exit {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut written = Ok(());
+    let told = kept::export(path, &config.rulings.rules, &Clock::system(), |line| {
+        if written.is_ok() {
+            written = writeln!(out, "{line}");
+        }
+    });
+    match (told, written.and_then(|()| out.flush())) {
+        (Err(error), _) => fail(&error.to_string(), Exit::Unavailable),
+        (Ok(_), Err(_)) => Exit::Io,
+        (Ok(_), Ok(())) => Exit::Ok,
+    }
+}
+
+async fn import_file(source: Source, path: PathBuf, config: Config, json: bool) -> Exit {
+    let Source { mut lines, reading } = source;
+    let work = move || kept::import(&path, config.ledger, &Clock::system(), || lines.blocking_recv());
+    let imported = match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(imported)) => imported,
+        Ok(Err(error)) => return fail(&error.to_string(), Exit::Unavailable),
+        Err(error) => return fail(&error.to_string(), Exit::Software),
+    };
+    let text = serde_json::to_vec(&imported).unwrap_or_default();
+    match reading.await.unwrap_or(Ok(0)) {
+        Ok(unread) => tell(&imported, &text, unread, json),
+        Err(problem) => fail(&problem, Exit::Input),
     }
 }
 
@@ -109,41 +172,57 @@ impl Body for Lines {
     }
 }
 
-async fn import(client: &Client, file: PathBuf, postscreen: bool, json: bool) -> Exit {
-    let (sender, receiver) = mpsc::channel(4);
-    let source: Box<dyn Read + Send> = if file == Path::new("-") {
-        Box::new(io::stdin())
-    } else {
-        match File::open(&file) {
-            Ok(file) => Box::new(file),
-            Err(error) => return fail(&format!("cannot read {}: {error}", file.display()), Exit::NoInput),
-        }
-    };
-    let reading = tokio::task::spawn_blocking(move || {
-        if postscreen { translate(BufReader::new(source), &sender) } else { pass_on(source, &sender) }
-    });
-    let sent = async { whole(client.send(Method::POST, "/state", "application/jsonl", Lines(receiver)).await?).await };
+/// Lines that are to be brought in, and how many of what was read were none.
+struct Source {
+    lines: mpsc::Receiver<Result<Bytes, io::Error>>,
+    reading: tokio::task::JoinHandle<Result<u64, String>>,
+}
+
+impl Source {
+    fn open(file: PathBuf, postscreen: bool) -> Result<Self, Exit> {
+        let source: Box<dyn Read + Send> = if file == Path::new("-") {
+            Box::new(io::stdin())
+        } else {
+            let cannot = |error| fail(&format!("cannot read {}: {error}", file.display()), Exit::NoInput);
+            Box::new(File::open(&file).map_err(cannot)?)
+        };
+        let (sender, lines) = mpsc::channel(4);
+        let reading = tokio::task::spawn_blocking(move || {
+            if postscreen { translate(BufReader::new(source), &sender) } else { pass_on(source, &sender) }
+        });
+        Ok(Self { lines, reading })
+    }
+}
+
+async fn import(client: &Client, source: Source, json: bool) -> Exit {
+    let Source { lines, reading } = source;
+    let sent = async { whole(client.send(Method::POST, "/state", "application/jsonl", Lines(lines)).await?).await };
     let told = match timeout(LONG, sent).await {
         Ok(told) => told,
         Err(_) => return fail(&format!("not all of it was taken within {LONG:?}"), Exit::Unavailable),
     };
     let text = match told {
         Ok(text) => text,
+        // Nobody takes what is still read; it may never end.
+        Err(error) if !reading.is_finished() => return failed(&error),
         Err(error) => {
             // What was read wrongly says more than a request that broke off.
             let read = reading.await.unwrap_or(Ok(0));
-            return read.map_or_else(|problem| fail(&problem, Exit::Input), |_| fail(&error.to_string(), exit(&error)));
+            return read.map_or_else(|problem| fail(&problem, Exit::Input), |_| failed(&error));
         }
     };
     let unread = match reading.await.unwrap_or(Ok(0)) {
         Ok(unread) => unread,
         Err(problem) => return fail(&problem, Exit::Input),
     };
-    let imported: Imported = match read(&text) {
-        Ok(imported) => imported,
-        Err(error) => return failed(&error),
-    };
-    let shown = if json { as_it_is(&text) } else { words(&imported) };
+    match read::<Imported>(&text) {
+        Ok(imported) => tell(&imported, &text, unread, json),
+        Err(error) => failed(&error),
+    }
+}
+
+fn tell(imported: &Imported, text: &[u8], unread: u64, json: bool) -> Exit {
+    let shown = if json { as_it_is(text) } else { words(imported) };
     match print(&shown) {
         Exit::Ok if imported.refused > 0 || unread > 0 => Exit::Input,
         exit => exit,

@@ -193,7 +193,7 @@ pub(super) fn visit(record: &Value) -> String {
         ("auth_failed", "AUTH fails"),
         ("note", "note"),
     ] {
-        let told = record.get(key).filter(|told| **told != Value::from(0));
+        let told = record.get(key).filter(|told| told.as_u64() != Some(0));
         if let Some(told) = told {
             let _ = writeln!(out, "  {name:<9} {}", value(told));
         }

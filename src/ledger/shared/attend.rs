@@ -537,6 +537,10 @@ mod tests {
     #[test]
     fn what_is_broken_off_goes_back_but_for_what_would_be_counted_twice() {
         let queue = Mutex::new(Queue::new(10));
+        let counts = || {
+            let queue = queue.lock();
+            (queue.len(), queue.lost())
+        };
         let client = ClientKey::V4(1);
         queue.lock().put(Change::Revoked(client, Tests::NONE));
         for now in 0..3 {
@@ -547,11 +551,11 @@ mod tests {
         sending.batch.owed.pop_front();
         sending.is_under_way = true;
         drop(sending);
-        assert_eq!((queue.lock().len(), queue.lock().lost()), (3, 1));
+        assert_eq!(counts(), (3, 1));
         let mut sending = Sending::begin(&queue, true);
         assert_eq!(sending.batch.owed.iter().map(|owed| owed.now).collect::<Vec<_>>(), [1, 2]);
         sending.batch = Batch::default();
         drop(sending);
-        assert_eq!((queue.lock().len(), queue.lock().lost()), (0, 1));
+        assert_eq!(counts(), (0, 1));
     }
 }

@@ -1,7 +1,7 @@
 //! What is counted of a client.
 
 use super::window::{Few, Leak, Window};
-use super::{Rules, Sentence};
+use super::{Limit, Rules, Sentence};
 use crate::policy::ban::{Reason, Step, seconds};
 use crate::policy::record::{Reader, Record, Writer};
 
@@ -96,12 +96,16 @@ impl Tally {
         self.keep(rules);
     }
 
-    /// Whether something speaks against it: it failed lately, or was banned and that is not forgotten yet.
+    /// Whether something speaks against it: it is half way to a ban, or was banned and that is not forgotten yet. Nothing
+    /// does that a person may do who has a new password.
     pub fn is_bad(&self, rules: &Rules, now: u32) -> bool {
-        let recent = |window: &Window, within| window.ends(within) > now;
+        let half_way = |window: &Window, limit: Limit| {
+            let recent = window.recent(limit.within, now);
+            limit.count > 0 && recent.saturating_mul(2) >= limit.count.max(3)
+        };
         rules.ladder.level(self.step, now) > 0
-            || recent(&self.failed, rules.failures.within)
-            || recent(&self.not_offered, rules.not_offered.within)
+            || self.known_until <= now
+                && (half_way(&self.failed, rules.failures) || half_way(&self.not_offered, rules.not_offered))
     }
 
     fn keep(&mut self, rules: &Rules) {
@@ -252,7 +256,12 @@ mod tests {
         let mut tally = Tally::default();
         tally.strike(Strike::Failed(None), &rules(), NOW, 0);
         assert_eq!(tally.ends, NOW + 2 * 3600, "the slow count holds longest");
+        assert!(!tally.is_bad(&rules(), NOW), "who may mistype");
+        (0..2).for_each(|_| drop(tally.strike(Strike::Failed(None), &rules(), NOW, 0)));
         assert!(tally.is_bad(&rules(), NOW + 599) && !tally.is_bad(&rules(), NOW + 600));
+        let mut known = tally.clone();
+        known.succeeded(&rules(), NOW);
+        assert!(!known.is_bad(&rules(), NOW), "somebody has logged in from it");
         let until = sentence(&mut tally, |_| Strike::Failed(None), (0..5).map(|_| NOW)).unwrap().until;
         assert_eq!(tally.ends, until + 14 * 86_400);
         assert!(tally.is_bad(&rules(), until + 86_400));

@@ -30,6 +30,13 @@ impl Window {
         u32::try_from(self.times.len()).unwrap_or(u32::MAX)
     }
 
+    /// How many there are at `now`.
+    pub fn recent(&self, within: Duration, now: u32) -> u32 {
+        let within = seconds(within).max(1);
+        let recent = self.times.iter().filter(|&&at| now.saturating_sub(at) < within).count();
+        u32::try_from(recent).unwrap_or(u32::MAX)
+    }
+
     /// When it will be empty.
     pub fn ends(&self, within: Duration) -> u32 {
         self.times.iter().max().map_or(0, |last| last.saturating_add(seconds(within).max(1)))

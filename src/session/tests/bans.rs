@@ -122,6 +122,20 @@ fn a_gate_that_observes_keeps_out_whom_its_operator_bans_and_no_others() {
 }
 
 #[test]
+fn an_operator_has_the_last_word_whatever_the_clocks_say() {
+    let post = post();
+    let ahead = NOW.plus(HOUR * 24);
+    post.house.rule(net(BOT), automatic(ahead));
+    assert_eq!(met(&post, BOT), "banned");
+    assert_eq!(post.house.lift(net(BOT), "anna").len(), 1);
+    assert_eq!(met(&post, BOT), "stranger");
+    post.house.ban(net(BOT), Some(HOUR * 48), "anna", "").unwrap();
+    assert_eq!(met(&post, BOT), "banned");
+    post.house.allow(net(BOT), Some(HOUR * 48), "anna", "").unwrap();
+    assert_eq!(met(&post, BOT), "allowed");
+}
+
+#[test]
 fn an_unban_forgets_what_led_to_the_ban() {
     use crate::addr::ClientKey;
     use crate::ledger::store::Store;

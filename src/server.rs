@@ -189,7 +189,6 @@ impl Server {
             return Err(error);
         }
         server.keep_figures();
-        server.house.restore_firewall();
         server.keep_house();
         server.readiness.set(Hindrance::NotListening, false);
         Ok(server)
@@ -258,10 +257,6 @@ impl Server {
             Some(lists) if Some(lists.settings()) == config.dnsbl.as_ref() => self.lists.clone(),
             _ => self.open_lists(config.dnsbl.as_ref())?,
         };
-        if self.config.lists != config.lists {
-            self.house.rulings.set_lists(Lists::open(config.lists.clone()).await);
-        }
-        self.house.rulings.set(config.rulings.clone());
         for (what, same) in [
             ("ledger", self.config.ledger == config.ledger),
             ("admin", self.config.admin == config.admin),
@@ -278,6 +273,10 @@ impl Server {
             }
         }
         self.adopt(&config, lists).await?;
+        if self.config.lists != config.lists {
+            self.house.rulings.set_lists(Lists::open(config.lists.clone()).await);
+        }
+        self.house.rulings.set(config.rulings.clone());
         self.config = config;
         Ok(())
     }
@@ -367,7 +366,7 @@ impl Server {
         for (_, probe) in std::mem::replace(&mut self.backends, backends) {
             probe.abort();
         }
-        self.house.rulings.set_exempt(exempt(&gates).await);
+        self.house.set_gates(&gates, exempt(&gates).await);
         self.hand_on_certificates(&gates);
         self.watch(gates.clone());
         self.control.set_gates(gates.clone());

@@ -4,9 +4,10 @@
 //! is of a /32 or a /64; automatic ones of its neighbours of a /24 or a /48; operators decide of any.
 //!
 //! An allowance beats every ban. Of several bans the one that holds longest counts. There is room for so many; who gives way
-//! when it is full: of the automatic bans on the lowest step of the ladder the one that ends soonest, and none to a ban on a
-//! lower step. So whoever guesses from a million networks fills it with first bans, and pushes out first bans. Nothing that an
-//! operator said gives way to anything but another word of an operator's.
+//! when it is full: what is only kept because it was lifted; then, of the automatic bans on the lowest step of the ladder, the
+//! one that ends soonest, and none to a ban on a lower step. So whoever guesses from a million networks fills it with first
+//! bans, and pushes out first bans. No ban and no allowance of an operator's gives way to anything but another word of an
+//! operator's.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -69,8 +70,10 @@ struct Inner {
     held: HashMap<IpNet, Arc<Held>, RandomState>,
     /// When each ends, soonest first; those that never do are not there.
     ends: BTreeSet<(Timestamp, IpNet)>,
-    /// The automatic ones, in the order in which they give way.
+    /// Those that can give way, in the order in which they give way.
     weakest: BTreeSet<(u8, Timestamp, IpNet)>,
+    /// The networks that are allowed.
+    allowed: BTreeSet<IpNet>,
     /// How many there are of each length of prefix.
     v4: Lengths<33>,
     v6: Lengths<129>,
@@ -121,14 +124,23 @@ impl Decisions {
 
     /// What counts for a client at `now`.
     pub fn of(&self, client: IpAddr, now: Timestamp) -> Option<Arc<Held>> {
+        self.search(client, now, |_| true)
+    }
+
+    /// What counts for a client at `now` where only an operator's word does.
+    pub fn said_of(&self, client: IpAddr, now: Timestamp) -> Option<Arc<Held>> {
+        self.search(client, now, |decision| decision.reason == Reason::Operator)
+    }
+
+    fn search(&self, client: IpAddr, now: Timestamp, counts: impl Fn(&Decision) -> bool) -> Option<Arc<Held>> {
         let client = addr::canonical(client);
         let inner = self.inner.read();
         if inner.held.is_empty() {
             return None;
         }
         let found = match client {
-            IpAddr::V4(_) => inner.most(client, inner.v4.there(), now),
-            IpAddr::V6(_) => inner.most(client, inner.v6.there(), now),
+            IpAddr::V4(_) => inner.most(client, inner.v4.there(), |decision| decision.holds(now) && counts(decision)),
+            IpAddr::V6(_) => inner.most(client, inner.v6.there(), |decision| decision.holds(now) && counts(decision)),
         };
         found.cloned()
     }
@@ -179,6 +191,13 @@ impl Decisions {
         all
     }
 
+    /// The networks that are allowed at `now`, in order.
+    pub fn allowed(&self, now: Timestamp) -> Vec<IpNet> {
+        let inner = self.inner.read();
+        let holds = |network: &&IpNet| inner.held.get(*network).is_some_and(|held| held.decision.holds(now));
+        inner.allowed.iter().filter(holds).copied().collect()
+    }
+
     /// How many there are: bans and allowances.
     pub fn count(&self, what: What) -> usize {
         self.inner.read().held.values().filter(|held| held.decision.what == what).count()
@@ -199,11 +218,16 @@ impl Decisions {
 }
 
 impl Inner {
-    fn most(&self, client: IpAddr, lengths: impl Iterator<Item = u8>, now: Timestamp) -> Option<&Arc<Held>> {
+    fn most(
+        &self,
+        client: IpAddr,
+        lengths: impl Iterator<Item = u8>,
+        counts: impl Fn(&Decision) -> bool,
+    ) -> Option<&Arc<Held>> {
         let mut most: Option<&Arc<Held>> = None;
         for length in lengths {
             let Ok(network) = IpNet::new(client, length) else { continue };
-            let Some(held) = self.held.get(&network.trunc()).filter(|held| held.decision.holds(now)) else { continue };
+            let Some(held) = self.held.get(&network.trunc()).filter(|held| counts(&held.decision)) else { continue };
             match held.decision.what {
                 What::Allow => return Some(held),
                 What::Lifted => {}
@@ -225,13 +249,16 @@ impl Inner {
         self.remove(network);
         if let Some(until) = decision.until {
             self.ends.insert((until, network));
-            if decision.reason != Reason::Operator {
+            if decision.reason != Reason::Operator || decision.what == What::Lifted {
                 self.weakest.insert((decision.level, until, network));
             }
         }
         match network {
             IpNet::V4(_) => self.v4.change(network.prefix_len(), |count| count + 1),
             IpNet::V6(_) => self.v6.change(network.prefix_len(), |count| count + 1),
+        }
+        if decision.what == What::Allow {
+            self.allowed.insert(network);
         }
         self.note(network);
         let held = Arc::new(Held { network, decision, knocks: AtomicU64::new(0) });
@@ -241,6 +268,7 @@ impl Inner {
 
     fn remove(&mut self, network: IpNet) -> Option<Arc<Held>> {
         let held = self.held.remove(&network)?;
+        self.allowed.remove(&network);
         if let Some(until) = held.decision.until {
             self.ends.remove(&(until, network));
             self.weakest.remove(&(held.decision.level, until, network));
@@ -386,6 +414,43 @@ mod tests {
         assert!((150..200).all(|n| what(&decisions, &format!("10.0.3.{n}"), NOW).is_some()), "the last fifty");
         assert_eq!(decisions.sweep(later(1000)).len(), 100);
         assert!(decisions.inner.read().weakest.is_empty());
+    }
+
+    #[test]
+    fn what_was_lifted_gives_way_when_the_house_is_full() {
+        let decisions = Decisions::new(3);
+        for n in 1..=3 {
+            let lifted = Decision { level: 0, ..decision(What::Lifted, Reason::Operator, NOW, Some(9000)) };
+            decisions.decide(net(&format!("10.0.0.{n}")), lifted);
+        }
+        for n in 4..=6 {
+            assert!(matches!(decisions.decide(net(&format!("10.0.0.{n}")), ban(600)), Decided::InForce(_)), "{n}");
+        }
+        assert_eq!(decisions.count(What::Ban), 3);
+    }
+
+    #[test]
+    fn an_operators_word_is_heard_beneath_a_longer_ban_of_another() {
+        let decisions = Decisions::new(10);
+        decisions.decide(net("192.0.2.0/24"), ban(9000));
+        assert!(decisions.said_of("192.0.2.7".parse().unwrap(), NOW).is_none());
+        decisions.decide(net("192.0.2.7"), decision(What::Ban, Reason::Operator, NOW, Some(60)));
+        let said = decisions.said_of("192.0.2.7".parse().unwrap(), NOW).unwrap();
+        assert_eq!((said.network, said.decision.reason), (net("192.0.2.7"), Reason::Operator));
+    }
+
+    #[test]
+    fn who_is_allowed_is_known_without_a_search() {
+        let decisions = Decisions::new(10);
+        decisions.decide(net("192.0.2.7"), ban(60));
+        for (n, seconds) in [(1, Some(60)), (2, None)] {
+            let allow = decision(What::Allow, Reason::Operator, NOW, seconds);
+            decisions.decide(net(&format!("10.0.0.{n}")), allow);
+        }
+        assert_eq!(decisions.allowed(NOW), [net("10.0.0.1"), net("10.0.0.2")]);
+        assert_eq!(decisions.allowed(later(60)), [net("10.0.0.2")]);
+        decisions.decide(net("10.0.0.2"), decision(What::Lifted, Reason::Operator, later(1), Some(60)));
+        assert_eq!(decisions.allowed(NOW), [net("10.0.0.1")]);
     }
 
     #[test]

@@ -325,6 +325,7 @@ impl Ledger {
             Kind::Decision => {
                 let network = key.parse::<IpNet>().ok();
                 network.zip(Decision::read(line)).map(|(network, decision)| {
+                    let decision = decision.with_a_clock_set_right(now);
                     if decision.holds(now) {
                         self.decisions.decide(network, decision);
                     }

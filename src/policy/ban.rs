@@ -18,6 +18,12 @@ pub const EVIDENCE_LIMIT: usize = 200;
 /// How long a name of who decided can be, in bytes.
 pub const WHO_LIMIT: usize = 64;
 
+/// How far ahead another clock may be, or ours before it was set right, without anybody caring.
+pub const AHEAD: Duration = Duration::from_secs(60 * 60);
+
+/// The longest that anything is decided for automatically, whatever the ladder of a host is.
+pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
 /// What is decided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum What {
@@ -129,6 +135,17 @@ impl Decision {
     /// Whether it holds at `now`.
     pub fn holds(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| until > now)
+    }
+
+    /// The same, made now, if a clock was far ahead that has been set right since: what was decided automatically ends as
+    /// long after `now` as it was to last, and not when that clock said. What people said until when holds.
+    pub fn with_a_clock_set_right(self, now: Timestamp) -> Self {
+        if self.reason == Reason::Operator || self.begin.since(now) <= AHEAD {
+            return self;
+        }
+        let shifted = |until: Timestamp| if until < self.begin { until } else { now.plus(until.since(self.begin)) };
+        let until = self.until.map(shifted);
+        Self { begin: now, until, ..self }
     }
 
     /// Whether it takes the place of `other`: what was decided later does, and of what was decided at once, a word of
@@ -272,6 +289,32 @@ mod tests {
     use super::*;
 
     const NOW: u32 = 1_700_000_000;
+
+    #[test]
+    fn what_was_decided_by_a_clock_that_was_ahead_lasts_no_longer_for_it() {
+        let at = |seconds: u64| Timestamp::from_seconds(u64::from(NOW) + seconds);
+        let ban = |reason, begin, until| Decision {
+            what: What::Ban,
+            reason,
+            count: 5,
+            level: 1,
+            begin: at(begin),
+            until: Some(at(until)),
+            who: "mx1".into(),
+            evidence: "".into(),
+        };
+        const YEAR: u64 = 365 * 86_400;
+        for (decided, begin, until) in [
+            (ban(Reason::Failures, 0, 600), 0, 600),
+            (ban(Reason::Failures, 3000, 3600), 3000, 3600),
+            (ban(Reason::Failures, YEAR, YEAR + 600), 0, 600),
+            (ban(Reason::Failures, YEAR, 600), 0, 600),
+            (ban(Reason::Operator, YEAR, YEAR + 600), YEAR, YEAR + 600),
+        ] {
+            let right = decided.clone().with_a_clock_set_right(at(0));
+            assert_eq!((right.begin, right.until), (at(begin), Some(at(until))), "{decided:?}");
+        }
+    }
 
     #[test]
     fn the_ladder_goes_up_fourfold_and_ends_at_a_week() {

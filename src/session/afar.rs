@@ -41,8 +41,13 @@ impl Mirror for Afar {
 
     fn decision(&self, network: IpNet, decision: Decision) {
         if let Some(house) = self.house() {
-            // Nothing that others decide bans whom nothing bans here.
-            if decision.what != What::Ban || !house.is_exempt(network) {
+            // Nothing that others decide bans whom nothing bans here; and news can be late.
+            let counts = match decision.what {
+                What::Ban => decision.holds(house.clock.now()) && !house.is_exempt(network),
+                What::Allow => decision.holds(house.clock.now()),
+                What::Lifted => true,
+            };
+            if counts {
                 house.rule_from_afar(network, decision);
             }
         }

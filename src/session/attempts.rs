@@ -4,10 +4,11 @@
 //! and others wait; so however many connections a client has, and whatever it says in a row, what reaches the backends
 //! beyond the attempt that gets it banned is one less than there are permits.
 //!
-//! A client has an entry only while it has attempts, so there are never more entries than sessions.
+//! A client has an entry only while it has attempts, so there are never more entries than sessions; and whoever waits and
+//! gives up leaves nothing behind: a client that comes and goes while its attempts are held up makes nothing grow.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use ahash::RandomState;
@@ -24,15 +25,24 @@ const SHARDS: usize = 16;
 pub(super) struct Attempts {
     hasher: RandomState,
     shards: [Mutex<HashMap<ClientKey, Turn, RandomState>>; SHARDS],
+    /// Numbers those who wait.
+    next: AtomicU64,
 }
 
 /// The attempts of one client.
 #[derive(Debug, Default)]
 struct Turn {
     under_way: usize,
-    /// Who waits, the longest first. One that has given up is woken all the same, and its turn goes to nobody until the next
-    /// one ends or asks: so all are woken where one would do.
-    waiting: VecDeque<Waker>,
+    /// Who waits, by number. All are woken where one would do: whose turn it is shows when they ask.
+    waiting: HashMap<u64, Waker, RandomState>,
+}
+
+/// A place among those who wait; given up when dropped.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    attempts: Arc<Attempts>,
+    client: ClientKey,
+    number: u64,
 }
 
 /// An attempt that is under way; over when dropped.
@@ -46,21 +56,32 @@ impl Attempts {
     pub(super) fn new() -> Arc<Self> {
         let hasher = RandomState::new();
         let shards = std::array::from_fn(|_| Mutex::new(HashMap::with_hasher(hasher.clone())));
-        Arc::new(Self { hasher, shards })
+        Arc::new(Self { hasher, shards, next: AtomicU64::new(0) })
     }
 
-    /// A permit, once fewer than `most` (one at least) attempts of the client are under way.
-    pub(super) fn poll_begin(self: &Arc<Self>, client: ClientKey, most: usize, cx: &mut Context<'_>) -> Poll<Permit> {
+    /// A permit, once fewer than `most` (one at least) attempts of the client are under way. Whoever has to wait keeps its
+    /// place in `waiting`.
+    pub(super) fn poll_begin(
+        self: &Arc<Self>,
+        client: ClientKey,
+        most: usize,
+        waiting: &mut Option<Waiting>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Permit> {
         let Some(shard) = self.shard(client) else { return Poll::Pending };
         let mut clients = shard.lock();
         let turn = clients.entry(client).or_default();
         if turn.under_way >= most.max(1) {
-            if !turn.waiting.iter().any(|waiting| waiting.will_wake(cx.waker())) {
-                turn.waiting.push_back(cx.waker().clone());
-            }
+            let place = waiting.get_or_insert_with(|| {
+                let number = self.next.fetch_add(1, Ordering::Relaxed);
+                Waiting { attempts: Arc::clone(self), client, number }
+            });
+            turn.waiting.insert(place.number, cx.waker().clone());
             return Poll::Pending;
         }
         turn.under_way += 1;
+        drop(clients);
+        *waiting = None;
         Poll::Ready(Permit { attempts: Arc::clone(self), client })
     }
 
@@ -72,6 +93,15 @@ impl Attempts {
     #[cfg(test)]
     fn clients(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    fn waiting(&self) -> usize {
+        let of = |shard: &Mutex<HashMap<ClientKey, Turn, RandomState>>| -> usize {
+            shard.lock().values().map(|turn| turn.waiting.len()).sum()
+        };
+        self.shards.iter().map(of).sum()
     }
 }
 
@@ -86,7 +116,16 @@ impl Drop for Permit {
             clients.remove(&self.client);
         }
         drop(clients);
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_values().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let Some(shard) = self.attempts.shard(self.client) else { return };
+        if let Some(turn) = shard.lock().get_mut(&self.client) {
+            turn.waiting.remove(&self.number);
+        }
     }
 }
 
@@ -115,7 +154,7 @@ mod tests {
     #[test]
     fn so_many_at_once_and_no_more() {
         let attempts = Attempts::new();
-        let begin = |client, most| ready(|cx| attempts.poll_begin(client, most, cx));
+        let begin = |client, most| ready(|cx| attempts.poll_begin(client, most, &mut None, cx));
         let first = begin(CLIENT, 2).unwrap();
         let second = begin(CLIENT, 2).unwrap();
         assert!(begin(CLIENT, 2).is_none());
@@ -131,12 +170,36 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_gets_its_turn_even_if_others_have_given_up() {
         let attempts = Attempts::new();
-        let begin = async || poll_fn(|cx| attempts.poll_begin(CLIENT, 1, cx)).await;
+        let begin = async || {
+            let mut waiting = None;
+            poll_fn(|cx| attempts.poll_begin(CLIENT, 1, &mut waiting, cx)).await
+        };
         let first = begin().await;
         let mut given_up = Box::pin(begin());
         assert!(ready(|cx| given_up.as_mut().poll(cx)).is_none());
         drop(given_up);
         let (second, ()) = tokio::join!(begin(), async { drop(first) });
+        drop(second);
+        assert_eq!(attempts.clients(), 0);
+    }
+
+    #[test]
+    fn whoever_gives_up_leaves_nothing_behind() {
+        let attempts = Attempts::new();
+        let first = ready(|cx| attempts.poll_begin(CLIENT, 1, &mut None, cx)).unwrap();
+        let mut stays = None;
+        for _ in 0..1000 {
+            let mut gives_up = None;
+            for _ in 0..2 {
+                assert!(ready(|cx| attempts.poll_begin(CLIENT, 1, &mut gives_up, cx)).is_none());
+            }
+            assert!(ready(|cx| attempts.poll_begin(CLIENT, 1, &mut stays, cx)).is_none());
+            assert_eq!(attempts.waiting(), 2);
+        }
+        assert_eq!(attempts.waiting(), 1);
+        drop(first);
+        let second = ready(|cx| attempts.poll_begin(CLIENT, 1, &mut stays, cx)).unwrap();
+        assert_eq!((stays.is_none(), attempts.waiting(), attempts.clients()), (true, 0, 1));
         drop(second);
         assert_eq!(attempts.clients(), 0);
     }

@@ -15,6 +15,7 @@ use super::guard::Guard;
 use super::handoff::{self, Handoff, Ready, Trouble};
 use super::inside::Stay;
 use super::renewal::Renewable;
+use super::rulings::Ruling;
 use super::stranger::Stranger;
 use super::{Guest, House, greeting, refusal};
 use crate::addr::ClientKey;
@@ -113,19 +114,27 @@ async fn secured<C: Wire>(
 }
 
 /// Counts the client among those who are inside, so that it can be put out. Nobody puts out who is allow-listed.
-fn stay(house: &Arc<House>, guest: &Guest) -> Option<Stay> {
+pub(super) fn stay(house: &Arc<House>, guest: &Guest) -> Option<Stay> {
     (guest.recognition != Recognition::Allowed).then(|| house.rulings.inside.enter(ClientKey::of(guest.client.ip())))
 }
 
-/// Waits until the client is put out. One that was `sentenced` in this very session is told so, and then leaves.
-async fn put_out(stay: Option<&Stay>, sentenced: Option<&AtomicBool>) {
+/// Waits until the client is put out: one that was banned between the door and here, too. One that was `sentenced` in
+/// this very session is told so, and then leaves.
+pub(super) async fn put_out(house: &House, guest: &Guest, stay: &mut Option<Stay>, sentenced: Option<&AtomicBool>) {
     if let Some(stay) = stay {
-        stay.put_out().await;
-        if !sentenced.is_some_and(|sentenced| sentenced.load(Ordering::Relaxed)) {
-            return;
+        let is_sentenced = || sentenced.is_some_and(|sentenced| sentenced.load(Ordering::Relaxed));
+        while !is_banned(house, guest) || is_sentenced() {
+            stay.told().await;
         }
+        return;
     }
     std::future::pending().await
+}
+
+/// Whether the client would not be let in any more.
+fn is_banned(house: &House, guest: &Guest) -> bool {
+    let ruling = house.ruling(&guest.gate, guest.client.ip(), house.clock.now());
+    matches!(ruling, Ruling::Banned(_))
 }
 
 /// Measures a replay.
@@ -189,7 +198,7 @@ async fn screened<C: Wire>(
     mut guest: Guest,
     report: Report,
     mut client: Connection<C>,
-    stay: Option<Stay>,
+    mut stay: Option<Stay>,
 ) {
     if let Some(presence) = &mut guest.presence {
         presence.moves_to(State::Dialogue);
@@ -202,7 +211,7 @@ async fn screened<C: Wire>(
             Decision::Listen => {
                 decision = tokio::select! {
                     biased;
-                    () = put_out(stay.as_ref(), None) => Decision::Over(Outcome::Banned),
+                    () = put_out(house, &guest, &mut stay, None) => Decision::Over(Outcome::Banned),
                     decision = dialogue.listen() => decision,
                 }
             }
@@ -291,7 +300,7 @@ async fn relayed<C: Wire>(
     mut client: Connection<C>,
     ready: Ready,
     client_bytes: Vec<u8>,
-    stay: Option<Stay>,
+    mut stay: Option<Stay>,
 ) {
     let Ready { backend, backend_bytes, opening, hello } = ready;
     let trace = guest.trace(&house.clock, hello);
@@ -317,7 +326,7 @@ async fn relayed<C: Wire>(
             report.tls = client.facts().cloned();
             return depart(house, guest, Stage::Relay, Outcome::Shutdown, report);
         }
-        () = put_out(stay.as_ref(), Some(&sentenced)) => {
+        () = put_out(house, &guest, &mut stay, Some(&sentenced)) => {
             report.tally = so_far;
             report.tls = client.facts().cloned();
             return depart(house, guest, Stage::Relay, Outcome::Banned, report);

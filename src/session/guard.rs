@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use super::attempts::Permit;
+use super::attempts::{Permit, Waiting};
 use super::rulings::{Ruling, Settings};
 use super::trial::Trial;
 use super::{Guest, House};
@@ -31,6 +31,8 @@ pub(super) struct Guard<'v> {
     /// Whether the client is banned for what it did here: it is to be told, and not put out before it is.
     sentenced: &'v AtomicBool,
     permit: Option<Permit>,
+    /// An attempt of this session has to wait for others of its client.
+    waiting: Option<Waiting>,
     delayed: Option<Delayed<'v>>,
 }
 
@@ -55,7 +57,7 @@ impl<'v> Guard<'v> {
         so_far: &'v mut Tally,
         sentenced: &'v AtomicBool,
     ) -> Self {
-        Self { house, guest, screen, so_far, sentenced, permit: None, delayed: None }
+        Self { house, guest, screen, so_far, sentenced, permit: None, waiting: None, delayed: None }
     }
 
     /// Holds the reply back, if there is a place for it.
@@ -83,7 +85,7 @@ impl Warden for Guard<'_> {
         }
         let settings = self.house.rulings.settings();
         let client = ClientKey::of(self.guest.client.ip());
-        let permit = ready!(self.house.rulings.attempts.poll_begin(client, settings.parallel, cx));
+        let permit = ready!(self.house.rulings.attempts.poll_begin(client, settings.parallel, &mut self.waiting, cx));
         // What it had to wait for may have been the attempt that got it banned.
         let ruling = self.house.ruling(&self.guest.gate, self.guest.client.ip(), self.house.clock.now());
         if matches!(ruling, Ruling::Banned(_)) {

@@ -2,6 +2,9 @@
 //!
 //! Visits that have a task of their own are here. Strangers in the lot are not: the lot looks through them when somebody
 //! was banned. Those who are allow-listed are not either: nothing bans them.
+//!
+//! What is told here is only that somebody near was banned: whether the session itself is concerned (its gate may only
+//! observe, its address may be allowed, the ban may be of others of its network) is for the session to find out.
 
 use std::sync::Arc;
 
@@ -9,7 +12,7 @@ use ahash::RandomState;
 use hashbrown::HashMap;
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use crate::addr::ClientKey;
 
@@ -26,8 +29,8 @@ pub(super) struct Inside {
 #[derive(Debug, Default)]
 struct Sessions {
     count: usize,
-    /// Cancelled when they are to end.
-    out: CancellationToken,
+    /// Told when somebody among them may be banned.
+    out: watch::Sender<()>,
 }
 
 /// A session of a client; over when dropped.
@@ -35,7 +38,7 @@ struct Sessions {
 pub(super) struct Stay {
     inside: Arc<Inside>,
     client: ClientKey,
-    out: CancellationToken,
+    out: watch::Receiver<()>,
 }
 
 impl Inside {
@@ -52,28 +55,28 @@ impl Inside {
                 let mut clients = shard.lock();
                 let sessions = clients.entry(client).or_default();
                 sessions.count += 1;
-                sessions.out.clone()
+                sessions.out.subscribe()
             }
-            None => CancellationToken::new(),
+            None => watch::Sender::default().subscribe(),
         };
         Stay { inside: Arc::clone(self), client, out }
     }
 
-    /// Ends the sessions of the clients in `network`.
-    pub(super) fn put_out(&self, network: IpNet) {
+    /// Tells the sessions of the clients in `network`, and of those that have an address in it, that it was banned.
+    pub(super) fn tell(&self, network: IpNet) {
         let client = ClientKey::of(network.network());
         if client.network().contains(&network) {
             if let Some(shard) = self.shard(client)
                 && let Some(sessions) = shard.lock().get(&client)
             {
-                sessions.out.cancel();
+                sessions.out.send_replace(());
             }
             return;
         }
         for shard in &self.shards {
             let clients = shard.lock();
             clients.iter().filter(|(client, _)| network.contains(&client.network())).for_each(|(_, sessions)| {
-                sessions.out.cancel();
+                sessions.out.send_replace(());
             });
         }
     }
@@ -84,9 +87,12 @@ impl Inside {
 }
 
 impl Stay {
-    /// Waits until the client is to leave.
-    pub(super) async fn put_out(&self) {
-        self.out.cancelled().await;
+    /// Waits until somebody was banned who may be this client; each time is told once.
+    pub(super) async fn told(&mut self) {
+        if self.out.changed().await.is_err() {
+            // Nobody is left who could be banned.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -98,9 +104,6 @@ impl Drop for Stay {
         sessions.count = sessions.count.saturating_sub(1);
         if sessions.count == 0 {
             clients.remove(&self.client);
-        } else if sessions.out.is_cancelled() {
-            // Whoever comes after an unban is not to be put out for what was decided before.
-            sessions.out = CancellationToken::new();
         }
     }
 }
@@ -117,8 +120,12 @@ mod tests {
         ClientKey::of(text.parse().unwrap())
     }
 
+    fn is_told(stay: &Stay) -> bool {
+        stay.out.has_changed().unwrap()
+    }
+
     #[test]
-    fn those_of_a_network_are_put_out_and_others_stay() {
+    fn those_of_a_network_are_told_and_others_are_not() {
         let inside = Inside::new();
         for (network, out, stays) in [
             ("192.0.2.7/32", "192.0.2.7", "192.0.2.8"),
@@ -129,20 +136,23 @@ mod tests {
         ] {
             let both = [out, stays].map(|address| inside.enter(client(address)));
             let another = inside.enter(client(out));
-            inside.put_out(net(network));
-            assert_eq!(both.each_ref().map(|stay| stay.out.is_cancelled()), [true, false], "{network}");
-            assert!(another.out.is_cancelled(), "{network}");
+            inside.tell(net(network));
+            assert_eq!(both.each_ref().map(is_told), [true, false], "{network}");
+            assert!(is_told(&another), "{network}");
         }
         assert!(inside.shards.iter().all(|shard| shard.lock().is_empty()));
     }
 
-    #[test]
-    fn whoever_comes_later_is_not_put_out_for_what_was_before() {
+    #[tokio::test]
+    async fn whoever_comes_later_is_not_told_of_what_was_before_and_who_stays_hears_it_once() {
         let inside = Inside::new();
-        let (first, second) = (inside.enter(client("192.0.2.7")), inside.enter(client("192.0.2.7")));
-        inside.put_out(net("192.0.2.7/32"));
+        let (first, mut second) = (inside.enter(client("192.0.2.7")), inside.enter(client("192.0.2.7")));
+        inside.tell(net("192.0.2.7/32"));
+        assert!(!is_told(&inside.enter(client("192.0.2.7"))));
         drop(first);
-        assert!(!inside.enter(client("192.0.2.7")).out.is_cancelled());
-        assert!(second.out.is_cancelled());
+        second.told().await;
+        assert!(!is_told(&second));
+        inside.tell(net("192.0.2.7/32"));
+        assert!(is_told(&second));
     }
 }

@@ -35,6 +35,7 @@ mod inside;
 mod introduction;
 mod lane;
 mod limits;
+mod outside;
 mod pregreet;
 mod recall;
 mod refusal;

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Nobody is banned automatically who is allow-listed at any gate, a load balancer of ours, or a backend; an operator is
-//! told so.
+//! told so. Which bans the firewall is told of is in [`outside`](super::outside).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use super::attempts::Attempts;
 use super::inside::Inside;
+use super::outside::Gates;
 use super::{Gate, House};
 use crate::addr::ClientKey;
 use crate::firewall::Firewall;
@@ -41,9 +42,6 @@ const LIFTED: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 
 /// By how much a later word is later than an earlier one, at the least.
 const INSTANT: Duration = Duration::from_millis(1);
-
-/// For how long the firewall is told of a ban that has no end; it is told again before that is over.
-const FOR_EVER: Duration = Duration::from_secs(21 * 24 * 60 * 60);
 
 /// What a banned client meets at the door.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -129,12 +127,17 @@ pub enum NotBanned {
 
 /// Whom nothing bans.
 #[derive(Debug, Default)]
-struct Exempt {
+pub(super) struct Exempt {
     list: AccessList,
-    networks: Vec<IpNet>,
+    pub(super) networks: Vec<IpNet>,
 }
 
 impl Exempt {
+    pub(super) fn of(networks: Vec<IpNet>) -> Self {
+        let list = AccessList::new(networks.iter().map(|network| (*network, Access::Allow)).collect());
+        Self { list, networks }
+    }
+
     fn has(&self, client: IpAddr) -> bool {
         self.list.look_up(client) == Access::Allow
     }
@@ -150,10 +153,12 @@ impl Exempt {
 pub struct Rulings {
     /// What the file says; a reload swaps it.
     settings: ArcSwap<Settings>,
-    exempt: ArcSwap<Exempt>,
+    pub(super) exempt: ArcSwap<Exempt>,
     /// Lists of networks from outside.
     lists: ArcSwap<Lists>,
     pub(super) firewall: ArcSwap<Firewall>,
+    /// What of the gates matters to what leaves this process.
+    pub(super) gates: ArcSwap<Gates>,
     pub(super) attempts: Arc<Attempts>,
     pub(super) inside: Arc<Inside>,
     /// Counts bans: those who wait in a lot are looked through when it changes.
@@ -174,6 +179,8 @@ impl Rulings {
             exempt: ArcSwap::default(),
             lists: ArcSwap::from_pointee(lists),
             firewall: ArcSwap::from_pointee(firewall),
+            // Until they are known, nothing that is decided automatically leaves.
+            gates: ArcSwap::from_pointee(Gates { one_observes: true, ..Gates::default() }),
             attempts: Attempts::new(),
             inside: Inside::new(),
             banned: watch::Sender::new(0),
@@ -198,13 +205,6 @@ impl Rulings {
     /// From now on the file says this.
     pub fn set(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
-    }
-
-    /// From now on nobody in `networks` is banned.
-    pub fn set_exempt(&self, networks: Vec<IpNet>) {
-        let list = AccessList::new(networks.iter().map(|network| (*network, Access::Allow)).collect());
-        self.firewall.load().set_exempt(networks.clone());
-        self.exempt.store(Arc::new(Exempt { list, networks }));
     }
 
     /// The lists from outside.
@@ -250,11 +250,13 @@ impl House {
         let rulings = &self.rulings;
         // While an operator only observes, nobody but he bans.
         let observes = gate.settings.screen.observe;
-        let banned = match self.ledger.decisions().of(client, now) {
+        let decisions = self.ledger.decisions();
+        let held = if observes { decisions.said_of(client, now) } else { decisions.of(client, now) };
+        let banned = match held {
             Some(held) if held.decision.what == What::Allow => return Ruling::Allowed,
-            Some(held) if !observes || held.decision.reason == Reason::Operator => Some(held),
-            _ if !observes && rulings.lists.load().look_up(client).is_some() => None,
-            _ => return Ruling::None,
+            Some(held) => Some(held),
+            None if !observes && rulings.lists.load().look_up(client).is_some() => None,
+            None => return Ruling::None,
         };
         if rulings.exempt.load().has(client) { Ruling::None } else { Ruling::Banned(banned) }
     }
@@ -278,11 +280,12 @@ impl House {
             What::Ban => {
                 rulings.metrics.banned(decision.reason);
                 self.tell_firewall(held);
-                rulings.inside.put_out(*network);
+                rulings.inside.tell(*network);
                 rulings.banned.send_modify(|count| *count = count.wrapping_add(1));
             }
             What::Allow | What::Lifted => {
                 rulings.firewall.load().unban(*network);
+                self.tell_exempt();
                 self.ledger.forget(*network);
             }
         }
@@ -350,15 +353,14 @@ impl House {
         evidence: &str,
     ) -> Result<Arc<Held>, NotBanned> {
         // An operator has the last word, also where somebody's clock is ahead.
-        let before = self.ledger.decisions().get(network).map(|held| held.decision.begin.plus(INSTANT));
-        let begin = before.map_or(self.clock.now(), |before| before.max(self.clock.now()));
+        let now = self.clock.now();
         let decision = Decision {
             what,
             reason: Reason::Operator,
             count: 0,
             level: 0,
-            begin,
-            until: span.map(|span| begin.plus(span)),
+            begin: self.after(network, now, |there| there >= now),
+            until: span.map(|span| now.plus(span)),
             who: who(by),
             evidence: plain(evidence, EVIDENCE_LIMIT),
         };
@@ -374,24 +376,20 @@ impl House {
         self.rulings.exempt.load().touches(network)
     }
 
-    /// Tells the firewall of every ban that is in force: at the start, and once in a while of those that have no end.
-    pub fn restore_firewall(&self) {
-        let now = self.clock.now();
-        let bans = self.ledger.decisions().all(now).into_iter().filter(|held| held.decision.what == What::Ban);
-        let told = bans.map(|held| (held.network, outside(&held, now), held.decision.reason.name()));
-        self.rulings.firewall.load().restore(told);
-    }
-
-    fn tell_firewall(&self, held: &Held) {
-        let until = outside(held, self.clock.now());
-        self.rulings.firewall.load().ban(held.network, until, held.decision.reason.name());
+    /// When something that is decided of `network` at `now` begins: behind what was decided there `is_later` than now, by a
+    /// host whose clock is ahead of ours, or by us before our clock was set back. Whoever decides has seen that.
+    pub(super) fn after(&self, network: IpNet, now: Timestamp, is_later: impl Fn(Timestamp) -> bool) -> Timestamp {
+        match self.ledger.decisions().get(network) {
+            Some(there) if is_later(there.decision.begin) => there.decision.begin.plus(INSTANT),
+            _ => now,
+        }
     }
 
     /// Takes out what has ended, and tells the log of it.
     pub fn sweep_rulings(&self) {
         for ended in self.ledger.decisions().sweep(self.clock.now()) {
             if ended.decision.what != What::Lifted {
-                self.rulings.firewall.load().unban(ended.network);
+                self.tell_end(&ended);
                 tracing::info!(
                     network = %ended.network,
                     what = ended.decision.what.name(),
@@ -423,11 +421,6 @@ impl House {
             None => tracing::info!(connections = since, "banned clients were turned away"),
         }
     }
-}
-
-/// Until when the firewall is told that a ban holds.
-fn outside(held: &Held, now: Timestamp) -> Timestamp {
-    held.decision.until.unwrap_or_else(|| now.plus(FOR_EVER))
 }
 
 /// One line for each decision.

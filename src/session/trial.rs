@@ -16,6 +16,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::attempts::Permit;
+use super::outside::ANNOUNCED;
 use super::rulings::{Names, Settings};
 use super::{Gate, Guest, House};
 use crate::addr::ClientKey;
@@ -131,9 +132,7 @@ impl Trial {
     fn sentence(&self, network: IpNet, sentence: Sentence) -> bool {
         let evidence = self.evidence(&sentence);
         if self.gate.settings.screen.observe {
-            let Sentence { reason, count, level, .. } = sentence;
-            tracing::info!(%network, reason = reason.name(), count, level, evidence = &*evidence,
-                "would be banned, if the gate did more than observe");
+            would_ban(network, &sentence, &evidence);
             return false;
         }
         self.house.sentence(network, sentence, evidence, self.now)
@@ -144,7 +143,8 @@ impl Trial {
         let what = seen(sentence, &self.settings.rules);
         let account = self.account.as_ref().map(|account| name(account, self.settings.names)).unwrap_or_default();
         let (gate, visit) = (&self.gate.name, self.visit);
-        plain(&format!("{what}; last at gate {gate}{account}, visit {visit}"), EVIDENCE_LIMIT)
+        let announced = if self.gate.settings.proxies.is_some() { ANNOUNCED } else { "" };
+        plain(&format!("{announced}{what}; last at gate {gate}{account}, visit {visit}"), EVIDENCE_LIMIT)
     }
 }
 
@@ -157,31 +157,36 @@ impl House {
                 "not banned: it is allow-listed, a load balancer of ours or a backend, or holds one");
             return false;
         }
+        if self.ledger.decisions().allowed(now).iter().any(|allowed| allowed.contains(&network)) {
+            tracing::info!(%network, reason = reason.name(), evidence = &*evidence, "not banned: it is allowed");
+            return false;
+        }
         let span = Duration::from_secs(u64::from(until).saturating_sub(now.seconds()));
-        let who = who(&self.rulings.settings().node);
+        let (begin, who) = (self.after(network, now, |there| there > now), who(&self.rulings.settings().node));
         let decision =
-            Decision { what: What::Ban, reason, count, level, begin: now, until: Some(now.plus(span)), who, evidence };
+            Decision { what: What::Ban, reason, count, level, begin, until: Some(now.plus(span)), who, evidence };
         self.rule(network, decision);
         true
     }
 
     /// What was done while the shared store was away comes to this, now that all hosts' counts are together.
     pub(super) fn overdue(&self, found: Overdue) {
-        let (settings, now) = (self.rulings.settings(), self.clock.now());
-        let evidence = |sentence: &Sentence| {
-            let what = seen(sentence, &settings.rules);
-            plain(&format!("{what}; counted over all hosts when the shared store was back"), EVIDENCE_LIMIT)
-        };
-        match found {
-            Overdue::Client(client, sentence) => {
-                self.sentence(client.network(), sentence, evidence(&sentence), now);
-            }
-            Overdue::Network(network, sentence) => {
-                self.sentence(network, sentence, evidence(&sentence), now);
-            }
+        let (settings, gates, now) = (self.rulings.settings(), **self.rulings.gates.load(), self.clock.now());
+        let (network, sentence) = match found {
+            Overdue::Client(client, sentence) => (client.network(), sentence),
+            Overdue::Network(network, sentence) => (network, sentence),
             // They are strangers there still, and with their next failure it is said so.
-            Overdue::Account(..) => {}
+            Overdue::Account(..) => return,
+        };
+        // At which gate it was, nobody knows any more.
+        let announced = if gates.one_is_behind { ANNOUNCED } else { "" };
+        let what = seen(&sentence, &settings.rules);
+        let evidence =
+            plain(&format!("{announced}{what}; counted over all hosts when the shared store was back"), EVIDENCE_LIMIT);
+        if gates.all_observe {
+            return would_ban(network, &sentence, &evidence);
         }
+        self.sentence(network, sentence, evidence, now);
     }
 }
 
@@ -266,6 +271,12 @@ fn carry_out<T: Send + 'static>(is_shared: bool, act: impl Future<Output = T> + 
         // The ledger never waits.
         Poll::Pending => None,
     }
+}
+
+fn would_ban(network: IpNet, sentence: &Sentence, evidence: &str) {
+    let Sentence { reason, count, level, .. } = sentence;
+    tracing::info!(%network, reason = reason.name(), count, level, evidence,
+        "would be banned, if the gate did more than observe");
 }
 
 /// What was counted, in words.

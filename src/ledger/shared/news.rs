@@ -1,14 +1,14 @@
 //! What hosts tell one another on the channel: a word a change, with the name of the host that made it.
 //!
 //! Whoever may publish there is believed as far as a host is, and no further: a message is read by the same rules as a
-//! line in the store, has a longest length, and what no host would decide by itself (a ban of a wide network, a decision
-//! of tomorrow) is not taken.
+//! line in the store, has a longest length, and what no host would decide by itself (a ban of a wide network or without
+//! an end, a decision of tomorrow) is not taken.
 
 use ipnet::IpNet;
 
 use super::script::tests_of;
 use crate::addr::ClientKey;
-use crate::policy::ban::{Decision, Reason, What};
+use crate::policy::ban::{self, AHEAD, Decision, Reason, What};
 use crate::policy::guard::Tally;
 use crate::policy::network;
 use crate::policy::record::Record;
@@ -17,9 +17,6 @@ use crate::time::Timestamp;
 
 /// The longest message that is read: a tally with all that it can hold comes to two thousand bytes.
 pub(super) const LONGEST: usize = 4096;
-
-/// How far the clock of another host may be ahead of ours, in milliseconds.
-const AHEAD: u64 = 60 * 60 * 1000;
 
 /// For how long it is remembered that something was lifted, in milliseconds: a host that was away for less hears of it.
 const LIFTED_KEPT: u64 = 8 * 24 * 60 * 60 * 1000;
@@ -70,8 +67,10 @@ pub(super) fn decision(key: &str, line: &str, now: Timestamp) -> Option<(IpNet, 
     let decision = Decision::read(line).filter(|_| line.len() <= LONGEST)?;
     let widest = if network.addr().is_ipv4() { 24 } else { 48 };
     let is_of_people = decision.reason == Reason::Operator;
-    let is_sound = (is_of_people || network.prefix_len() >= widest && decision.what != What::Allow)
-        && decision.begin.millis() <= now.millis().saturating_add(AHEAD);
+    let ends = |until: Timestamp| until.since(decision.begin) <= ban::LONGEST;
+    let is_sound = (is_of_people
+        || network.prefix_len() >= widest && decision.what != What::Allow && decision.until.is_some_and(ends))
+        && decision.begin.since(now) <= AHEAD;
     is_sound.then_some((network, decision))
 }
 
@@ -170,6 +169,9 @@ mod tests {
         let line = ban().line();
         let tomorrow = Decision { begin: NOW.plus(std::time::Duration::from_secs(86_400)), ..ban() };
         let allow = Decision { what: What::Allow, ..ban() };
+        let for_ever = Decision { until: None, ..ban() };
+        let for_an_age = Decision { until: Some(NOW.plus(ban::LONGEST + ban::LONGEST)), ..ban() };
+        let banned = Decision { reason: Reason::Operator, ..for_ever.clone() };
         let said = Decision { reason: Reason::Operator, ..allow.clone() };
         for (network, line, is_taken) in [
             ("192.0.2.1/32", line.clone(), true),
@@ -181,6 +183,9 @@ mod tests {
             ("192.0.2.1/24", line.clone(), false),
             ("192.0.2.1/32", tomorrow.line(), false),
             ("192.0.2.1/32", allow.line(), false),
+            ("192.0.2.1/32", for_ever.line(), false),
+            ("192.0.2.1/32", for_an_age.line(), false),
+            ("192.0.2.1/32", banned.line(), true),
             ("10.0.0.0/8", said.line(), true),
             ("192.0.2.1/32", format!("{line}{}", "x".repeat(5000)), false),
         ] {

@@ -101,7 +101,7 @@ fn an_allowance_beats_bans_and_what_the_file_denies() {
 #[test]
 fn nothing_bans_whom_nothing_bans() {
     let post = post();
-    post.house.rulings.set_exempt(vec![net("127.0.0.64/26"), net("10.0.0.1")]);
+    post.house.set_gates(&[Arc::clone(&post.gate)], vec![net("127.0.0.64/26"), net("10.0.0.1")]);
     let exempt = post.house.ban(net(BOT), None, "anna", "").unwrap_err();
     assert_eq!(exempt, NotBanned::Exempt(net(BOT)));
     assert!(exempt.to_string().contains("allow-listed"), "{exempt}");

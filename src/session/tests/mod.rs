@@ -13,6 +13,7 @@ mod lot;
 mod million;
 mod mta;
 mod renewal;
+mod rulings;
 mod tls;
 
 use std::net::SocketAddr;

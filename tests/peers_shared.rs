@@ -1,7 +1,12 @@
 //! Three gates on one shared store: a ban at one closes the door at all, failures at all are counted together, whoever has
 //! passed at one is known at the others; and each gate goes on by itself while the store is away, and makes up for it.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails, loudly and at once")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails, loudly and at once"
+)]
 
 mod host;
 

@@ -2,25 +2,31 @@
 //!
 //! Every lane is a thread with a runtime of its own, and its own socket at every listening address. A further thread, the
 //! one that starts the server, looks after what all share: probes of the backends, the admin address, signals.
+//!
+//! | file | what it is about |
+//! | --- | --- |
+//! | this | starting, going over to another file, stopping; gates, doors and lanes |
+//! | `certificates` | the gates' certificates |
+//! | `keeping` | what was remembered and decided, and whom nothing bans |
+//! | `figures` | who tells which figures |
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+mod certificates;
+mod figures;
+mod keeping;
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use ipnet::IpNet;
-use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::addr;
+use self::keeping::{exempt, keep};
 use crate::admin::{self, Hindrance, Readiness};
 use crate::backend::{self, Announce, Backend};
 use crate::clock::Clock;
@@ -31,35 +37,16 @@ use crate::dnsbl::{self, Dnsbl};
 use crate::firewall::Firewall;
 use crate::journal::{Journal, VisitIds};
 use crate::ledger::shared::Shared;
-use crate::ledger::{Kept, Kind, Ledger, embedded};
+use crate::ledger::{Ledger, embedded};
 use crate::listener::{self, CannotListen};
-use crate::lists::{ListState, Lists};
-use crate::metrics::remembered::Remembered;
-use crate::metrics::{CertificateState, Metrics, ZoneState};
-use crate::policy::ban::What;
+use crate::lists::Lists;
+use crate::metrics::Metrics;
 use crate::policy::quota::Sessions;
 use crate::session::rulings::Rulings;
 use crate::session::{Afar, Door, Gate, House, Lane, Order, Settings, Stress};
-use crate::time::Timestamp;
-use crate::tls::{Expiry, Keyring, Problems, Reload};
 
 /// Every how often the readiness is told whether the backends are there.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// Every how often the files of certificates are looked at.
-const CERTIFICATES: Duration = Duration::from_secs(10);
-
-/// Every how often what was decided is looked through for what has ended.
-const SWEEP: Duration = Duration::from_secs(1);
-
-/// Every how many sweeps the log is told of those who knocked: once a minute.
-const KNOCKS: u64 = 60;
-
-/// Every how many sweeps the firewall is told again: once a day.
-const RETELL: u64 = 24 * 60 * 60;
-
-/// How long the names of backends may take to be looked up, all together.
-const LOOK_UP: Duration = Duration::from_secs(2);
 
 /// How long the ledger's file has for what changed last.
 const LAST_WRITE: Duration = Duration::from_secs(10);
@@ -399,53 +386,6 @@ impl Server {
         Ok(())
     }
 
-    /// Tells operators of the parts that are in use, and of no others.
-    fn tell_parts(&self, config: &Config) {
-        let board = self.control.board();
-        board.clear("firewall");
-        if !self.config.firewall.is_empty() {
-            let house = Arc::clone(&self.house);
-            board.set("firewall", move || {
-                let counts = house.rulings.firewall().counts();
-                let some = |counted: &[(&'static str, u64)]| -> BTreeMap<_, _> {
-                    counted.iter().copied().filter(|(_, count)| *count > 0).collect()
-                };
-                json!({
-                    "networks": counts.elements,
-                    "failures": some(&counts.failures),
-                    "runs": some(&counts.runs),
-                })
-            });
-        }
-        if let Some(store) = &self.store {
-            let store = Arc::downgrade(store);
-            board.set("file", move || {
-                let Some(state) = store.upgrade().map(|store| store.state()) else { return Value::Null };
-                json!({
-                    "failing": state.failing.map(|failing| failing.reason),
-                    "pending": state.pending,
-                    "bytes": state.bytes,
-                })
-            });
-        }
-        if self.house.shared.is_some() {
-            let house = Arc::clone(&self.house);
-            board.set("shared", move || {
-                let Some(state) = house.shared.as_ref().map(Shared::state) else { return Value::Null };
-                json!({ "connected": state.connected, "queue": state.queue, "lost": state.lost })
-            });
-        }
-        board.clear("lists");
-        if !config.lists.files.is_empty() {
-            let house = Arc::clone(&self.house);
-            board.set("lists", move || {
-                let states = house.rulings.lists().states();
-                let of = |state: &ListState| json!({"entries": state.entries, "failures": state.failures});
-                states.iter().map(|state| (state.list.to_string(), of(state))).collect()
-            });
-        }
-    }
-
     async fn open_door(&mut self, gate: &Arc<Gate>, asked: SocketAddr, listeners: Vec<std::net::TcpListener>) {
         let Some(bound) = listeners.first().and_then(|listener| listener.local_addr().ok()) else { return };
         let cell = Arc::new(ArcSwap::new(Arc::clone(gate)));
@@ -455,63 +395,6 @@ impl Server {
         }
         tracing::info!(gate = %gate.name, address = %bound, "listening");
         self.doors.push(OpenDoor { asked, bound, gate: cell });
-    }
-
-    /// What is to be done once in a while: decisions that have ended are taken out, and the log is told of those who knocked.
-    fn keep_house(&mut self) {
-        let house = Arc::downgrade(&self.house);
-        let keep = tokio::spawn(async move {
-            let mut rounds = 0_u64;
-            loop {
-                tokio::time::sleep(SWEEP).await;
-                let Some(house) = house.upgrade() else { return };
-                house.sweep_rulings();
-                rounds += 1;
-                if rounds.is_multiple_of(KNOCKS) {
-                    house.sum_up_knocks();
-                }
-                if rounds.is_multiple_of(RETELL) {
-                    house.restore_firewall();
-                }
-            }
-        });
-        if let Some(before) = self.keeper.replace(keep.abort_handle()) {
-            before.abort();
-        }
-    }
-
-    /// Tells the metrics where figures are that others keep.
-    fn keep_figures(&self) {
-        let sources = self.house.metrics.sources();
-        let house = Arc::downgrade(&self.house);
-        sources.set_ledger_entries(move || house.upgrade().map_or(0, |house| house.ledger.len() as u64));
-        let house = Arc::downgrade(&self.house);
-        sources.set_stress(move || house.upgrade().is_some_and(|house| house.stress.is_on()));
-        let (house, store) = (Arc::downgrade(&self.house), self.store.as_ref().map(Arc::downgrade));
-        sources.set_remembered(move || match house.upgrade() {
-            Some(house) => remembered(&house, store.as_ref().and_then(Weak::upgrade).as_deref()),
-            None => Remembered::default(),
-        });
-        let house = Arc::downgrade(&self.house);
-        sources
-            .set_firewall(move || house.upgrade().map(|house| house.rulings.firewall().counts()).unwrap_or_default());
-        let house = Arc::downgrade(&self.house);
-        sources.set_lists(move || house.upgrade().map(|house| house.rulings.lists().states()).unwrap_or_default());
-        if self.house.shared.is_some() {
-            let house = Arc::downgrade(&self.house);
-            let state = move || house.upgrade()?.shared.as_ref().map(Shared::state);
-            sources.set_shared(move || state().unwrap_or_default());
-        }
-        let journal = self.house.journal.clone();
-        sources.set_journal_lost(move || journal.lost());
-    }
-
-    fn show_lists(&self) {
-        let lists = self.lists.clone();
-        self.house.metrics.sources().set_zones(move || {
-            let zones = lists.as_ref().map(Dnsbl::zones).unwrap_or_default();
-            zones.into_iter().map(zone_state).collect()
-        });
     }
 
     /// Keeps the readiness up to date with whether the gates' backends are there.
@@ -532,40 +415,6 @@ impl Server {
         }
     }
 
-    /// Leaves in force what is good of the certificates of before, where the file's is not, and says what is not good now.
-    fn hand_on_certificates(&self, gates: &[Arc<Gate>]) {
-        let now = self.house.clock.now();
-        let before: Vec<Arc<Gate>> = self.doors.iter().map(|door| door.gate.load_full()).collect();
-        for gate in gates {
-            let Some(keyring) = gate.settings.tls.keyring() else { continue };
-            let olds = before.iter().filter_map(|gate| gate.settings.tls.keyring());
-            let kept: Vec<_> = olds.flat_map(|old| keyring.keep_what_is_good(old, now)).collect();
-            if !kept.is_empty() {
-                tell_kept(&gate.name, &Problems(kept));
-            }
-            tell_out_of_date(&gate.name, keyring, now);
-        }
-    }
-
-    /// Looks after the gates' certificates: renewed ones are in force without anybody's doing.
-    fn keep_certificates(&mut self, gates: Vec<Arc<Gate>>) {
-        let shown = gates.clone();
-        self.house.metrics.sources().set_certificates(move || shown.iter().flat_map(certificates).collect());
-        let clock = self.house.clock.clone();
-        let keep = tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(CERTIFICATES).await;
-                for gate in gates.iter().filter(|gate| gate.settings.tls.keyring().is_some()) {
-                    let (gate, now) = (Arc::clone(gate), clock.now());
-                    let _ = tokio::task::spawn_blocking(move || renew(&gate, now)).await;
-                }
-            }
-        });
-        if let Some(before) = self.certificates.replace(keep.abort_handle()) {
-            before.abort();
-        }
-    }
-
     /// The backend of a gate: the one that is there already, if it is spoken to in the same way.
     fn backend(&mut self, gate: &Settings, kept: &mut Vec<(Arc<Backend>, AbortHandle)>) -> Arc<Backend> {
         let same = |(backend, _): &(Arc<Backend>, AbortHandle)| *backend.settings() == *gate.backend;
@@ -582,51 +431,6 @@ impl Server {
         kept.push((Arc::clone(&backend), probe.abort_handle()));
         backend
     }
-}
-
-/// How much a house remembers and has decided.
-fn remembered(house: &House, file: Option<&embedded::Store>) -> Remembered {
-    let now = house.clock.now();
-    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-    let decisions = house.ledger.decisions();
-    Remembered {
-        entries: Kind::ALL.map(|kind| (kind, count(house.ledger.count(kind, now)))).to_vec(),
-        decisions: [What::Ban, What::Allow].map(|what| (what, count(decisions.count(what)))).to_vec(),
-        delayed: house.rulings.delayed(),
-        file: file.map(embedded::Store::state),
-    }
-}
-
-/// Takes in what was kept in the file, and keeps there what changes from now on.
-fn keep(ledger: &Arc<Ledger>, path: Option<PathBuf>, clock: &Clock) -> Result<Option<embedded::Store>, CannotStart> {
-    let Some(path) = path else { return Ok(None) };
-    let now = clock.now();
-    let opened = embedded::Store::open(embedded::Settings::at(&path), clock.clone(), |table, key, line| {
-        let text = std::str::from_utf8(key).ok().zip(std::str::from_utf8(line).ok());
-        text.is_some_and(|(key, line)| ledger.load(table.into(), key, line, now))
-    })?;
-    tracing::info!(file = %path.display(), records = opened.records(), "what was remembered is known again");
-    Ok(Some(opened.start(Kept::of(Arc::clone(ledger)))?))
-}
-
-/// Who is never banned: those whom any gate allows, its load balancers, and the backends.
-async fn exempt(gates: &[Arc<Gate>]) -> Vec<IpNet> {
-    let mut networks: Vec<IpNet> = gates.iter().flat_map(|gate| gate.settings.access.allowed()).collect();
-    let proxies = gates.iter().filter_map(|gate| gate.settings.proxies.as_ref());
-    networks.extend(proxies.flat_map(|proxies| proxies.from.iter().copied()));
-    let backends: BTreeSet<&str> = gates.iter().map(|gate| gate.settings.backend.address.as_str()).collect();
-    let look_up = async {
-        let mut found = Vec::new();
-        for backend in backends {
-            if let Ok(addresses) = tokio::net::lookup_host(backend).await {
-                found.extend(addresses.map(|address| IpNet::from(addr::canonical(address.ip()))));
-            }
-        }
-        found
-    };
-    // One that cannot be looked up cannot connect to us by that name either.
-    networks.extend(tokio::time::timeout(LOOK_UP, look_up).await.unwrap_or_default());
-    IpNet::aggregate(&networks)
 }
 
 impl LaneThread {
@@ -657,49 +461,4 @@ impl LaneThread {
         })?;
         Ok(Self { orders, thread })
     }
-}
-
-fn certificates(gate: &Arc<Gate>) -> Vec<CertificateState> {
-    let expiries = gate.settings.tls.keyring().map(Keyring::expiries).unwrap_or_default();
-    let of = |Expiry { name, not_after }| CertificateState {
-        gate: Arc::clone(&gate.name),
-        name,
-        not_after: not_after.seconds(),
-    };
-    expiries.into_iter().map(of).collect()
-}
-
-/// Takes a gate's certificates anew if their files have changed, and says so.
-fn renew(gate: &Gate, now: Timestamp) {
-    let Some(keyring) = gate.settings.tls.keyring() else { return };
-    match keyring.reload_if_changed(now) {
-        Reload::Unchanged => {}
-        Reload::Swapped => {
-            tracing::info!(gate = %gate.name, "the certificates have changed; the new ones are in force");
-            tell_out_of_date(&gate.name, keyring, now);
-        }
-        Reload::Kept(problems) => tell_kept(&gate.name, &problems),
-        Reload::Broken(problems) => tracing::error!(
-            gate = %gate.name,
-            "the certificates have changed and cannot be used; those before stay in force:\n{problems}"
-        ),
-    }
-}
-
-fn tell_kept(gate: &str, problems: &Problems) {
-    tracing::error!(
-        gate,
-        "a certificate in its file is not good now; the one before, which is, stays in force:\n{problems}"
-    );
-}
-
-fn tell_out_of_date(gate: &str, keyring: &Keyring, now: Timestamp) {
-    for problem in keyring.out_of_date(now) {
-        tracing::warn!(gate, "a certificate is not good now, and is shown all the same: {problem}");
-    }
-}
-
-fn zone_state(zone: dnsbl::ZoneState) -> ZoneState {
-    let results = [("hit", zone.hits), ("miss", zone.misses)].into_iter().chain(zone.errors()).collect();
-    ZoneState { up: zone.state == dnsbl::State::Working, zone: zone.display, results }
 }

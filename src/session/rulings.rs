@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Nobody is banned automatically who is allow-listed at any gate, a load balancer of ours, or a backend; an operator is
-//! told so. Which bans the firewall is told of is in [`outside`](super::outside).
+//! told so. Which bans the firewall is told of is in `outside`.
 
 use std::net::IpAddr;
 use std::sync::Arc;

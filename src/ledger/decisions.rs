@@ -5,8 +5,8 @@
 //!
 //! An allowance beats every ban. Of several bans the one that holds longest counts. There is room for so many; who gives way
 //! when it is full: what is only kept because it was lifted; then, of the automatic bans on the lowest step of the ladder, the
-//! one that ends soonest, and none to a ban on a lower step. So whoever guesses from a million networks fills it with first
-//! bans, and pushes out first bans. No ban and no allowance of an operator's gives way to anything but another word of an
+//! oldest, and none to a ban on a lower step. So whoever guesses from a million networks fills it with first bans, and pushes
+//! out first bans; and whoever was banned just now, and may be busy still, is the last of them to go. No ban and no allowance of an operator's gives way to anything but another word of an
 //! operator's.
 
 use std::collections::BTreeSet;
@@ -250,7 +250,7 @@ impl Inner {
         if let Some(until) = decision.until {
             self.ends.insert((until, network));
             if decision.reason != Reason::Operator || decision.what == What::Lifted {
-                self.weakest.insert((decision.level, until, network));
+                self.weakest.insert((decision.level, decision.begin, network));
             }
         }
         match network {
@@ -271,7 +271,7 @@ impl Inner {
         self.allowed.remove(&network);
         if let Some(until) = held.decision.until {
             self.ends.remove(&(until, network));
-            self.weakest.remove(&(held.decision.level, until, network));
+            self.weakest.remove(&(held.decision.level, held.decision.begin, network));
         }
         match network {
             IpNet::V4(_) => self.v4.change(network.prefix_len(), |count| count.saturating_sub(1)),
@@ -414,6 +414,17 @@ mod tests {
         assert!((150..200).all(|n| what(&decisions, &format!("10.0.3.{n}"), NOW).is_some()), "the last fifty");
         assert_eq!(decisions.sweep(later(1000)).len(), 100);
         assert!(decisions.inner.read().weakest.is_empty());
+    }
+
+    #[test]
+    fn who_was_banned_last_is_the_last_to_give_way_however_soon_its_ban_ends() {
+        let decisions = Decisions::new(3);
+        for (n, seconds) in [(1, 900), (2, 600), (3, 700), (4, 100), (5, 100)] {
+            let ban = decision(What::Ban, Reason::Failures, later(n), Some(seconds));
+            assert!(matches!(decisions.decide(net(&format!("10.0.0.{n}")), ban), Decided::InForce(_)));
+        }
+        let there = |n: u32| what(&decisions, &format!("10.0.0.{n}"), later(5)).is_some();
+        assert_eq!([1, 2, 3, 4, 5].map(there), [false, false, true, true, true]);
     }
 
     #[test]

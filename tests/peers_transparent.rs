@@ -189,7 +189,9 @@ fn many_come_at_once_from_few_addresses() {
     network.gate.deploy("transparent-routes.sh", &["gate", INNER]);
     network.make_gate_the_default_gateway();
     let mail_server = Mta::start(&network);
-    let gatepost = gate_before(&network, &format!("{MTA_NAME}:25"), "");
+    // All IPv6 clients here are of one /64, and so one client.
+    let more = "[limits]\nsessions_per_stranger = 50";
+    let gatepost = gate_before(&network, &format!("{MTA_NAME}:25"), more);
     for round in ["stranger", "remembered"] {
         let letters: Vec<(SocketAddr, IpAddr, Letter)> = (0..usize::from(ADDRESSES) * EACH)
             .map(|at| {

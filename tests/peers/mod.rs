@@ -55,7 +55,7 @@ impl File<'_> {
     pub fn text(&self, at: &Place<'_>, backend: SocketAddr) -> String {
         let wait = GREET_WAIT.as_millis();
         format!(
-            "hostname = \"mx.gate.test\"\nadmin = \"{}\"\n{}\n[[gate]]\nlisten = \"{}\"\nbackend = \"{backend}\"\n{}\n\
+            "hostname = \"mx.gate.test\"\nadmin = \"{}\"\nledger.path = \"memory\"\n{}\n[[gate]]\nlisten = \"{}\"\nbackend = \"{backend}\"\n{}\n\
              [greet]\nwait_min = \"{wait}ms\"\nwait_max = \"6s\"\n[access]\nallow = \"{ALLOWED}\"\n{}\n",
             at.admin, self.top, at.smtp, self.gate, self.sections,
         )

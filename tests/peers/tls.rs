@@ -14,7 +14,8 @@ pub fn text(at: &Place<'_>, backend: SocketAddr, shown: &Path, lines: &str) -> S
     let pair = |name: &str| format!("{{ chain = '{0}/{name}.pem', key = '{0}/{name}.key' }}", shown.display());
     let certificates = format!("certificates = [{}, {}]", pair("mx.test"), pair("other.test"));
     format!(
-        "hostname = 'mx.test'\nadmin = '{}'\n[greet]\nwait_min = '{wait}ms'\nwait_max = '6s'\n\
+        "hostname = 'mx.test'\nadmin = '{}'\nledger.path = 'memory'\n[limits]\nrate_per_stranger = false\n\
+         sessions_per_stranger = 50\n[greet]\nwait_min = '{wait}ms'\nwait_max = '6s'\n\
          [access]\nallow = '{ALLOWED}'\n\
          [[gate]]\nname = 'mx'\nlisten = '{}'\nbackend = '{backend}'\n\
          [gate.tls]\nstarttls = 'here'\n{certificates}\n{lines}\n\

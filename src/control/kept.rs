@@ -8,8 +8,7 @@ use std::time::Duration;
 use super::answer::Imported;
 use super::state::{Lines, line_of};
 use crate::clock::Clock;
-use crate::ledger::embedded::{self, CannotOpen, CannotRead, Place, Store};
-
+use crate::ledger::embedded::{self, CannotOpen, CannotRead, Place};
 use crate::ledger::{self, Kept, Ledger};
 use crate::policy::guard::Rules;
 
@@ -63,10 +62,7 @@ pub fn import(
     mut next: impl FnMut() -> Option<io::Result<tokio_util::bytes::Bytes>>,
 ) -> Result<Imported, CannotImport> {
     let (ledger, now) = (Arc::new(Ledger::open(settings)), clock.now());
-    let opened = Store::open(embedded::Settings::at(path), clock.clone(), |table, key, line| {
-        let text = std::str::from_utf8(key).ok().zip(std::str::from_utf8(line).ok());
-        text.is_some_and(|(key, line)| ledger.load(table.into(), key, line, now))
-    })?;
+    let opened = Kept::open(&ledger, embedded::Settings::at(path), clock)?;
     let store = opened.start(Kept::of(Arc::clone(&ledger))).map_err(CannotImport::Thread)?;
     let decide = |network, decision| drop(ledger.decisions().decide(network, decision));
     let mut lines = Lines::into(&ledger, decide, now);

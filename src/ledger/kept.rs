@@ -2,14 +2,24 @@
 
 use std::sync::Arc;
 
-use super::embedded::{self, Source, Table};
+use super::embedded::{self, CannotOpen, Opened, Source, Store, Table};
 use super::{Change, Kind, Ledger};
+use crate::clock::Clock;
 
 /// Tells the file what has changed in a ledger.
 #[derive(Debug)]
 pub struct Kept(Arc<Ledger>);
 
 impl Kept {
+    /// Opens the file, and takes what was kept in it into `ledger`. Waits for the disk.
+    pub fn open(ledger: &Ledger, settings: embedded::Settings, clock: &Clock) -> Result<Opened, CannotOpen> {
+        let now = clock.now();
+        Store::open(settings, clock.clone(), |table, key, line| {
+            let text = std::str::from_utf8(key).ok().zip(std::str::from_utf8(line).ok());
+            text.is_some_and(|(key, line)| ledger.load(table.into(), key, line, now))
+        })
+    }
+
     /// From here on, what changes in `ledger` is noted.
     pub fn of(ledger: Arc<Ledger>) -> Self {
         ledger.note_changes();

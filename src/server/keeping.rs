@@ -57,11 +57,7 @@ pub(super) fn keep(
     clock: &Clock,
 ) -> Result<Option<embedded::Store>, CannotStart> {
     let Some(path) = path else { return Ok(None) };
-    let now = clock.now();
-    let opened = embedded::Store::open(embedded::Settings::at(&path), clock.clone(), |table, key, line| {
-        let text = std::str::from_utf8(key).ok().zip(std::str::from_utf8(line).ok());
-        text.is_some_and(|(key, line)| ledger.load(table.into(), key, line, now))
-    })?;
+    let opened = Kept::open(ledger, embedded::Settings::at(&path), clock)?;
     tracing::info!(file = %path.display(), records = opened.records(), "what was remembered is known again");
     Ok(Some(opened.start(Kept::of(Arc::clone(ledger)))?))
 }

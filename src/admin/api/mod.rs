@@ -206,26 +206,27 @@ async fn bans(
     Ok(Json(control.bans(&listing)?))
 }
 
-async fn ban(
-    State(control): Controlled,
-    ConnectInfo(caller): Connected,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer<answer::Ruling> {
-    let who = admit(Need::Change, &control, &caller, &headers)?;
-    let wish: Wish = read(&headers, body).await?;
-    Ok(Json(control.ban(&wish, &who)?))
+async fn ban(state: Controlled, caller: Connected, headers: HeaderMap, body: Body) -> Answer<answer::Ruling> {
+    decide(&state, &caller, &headers, body, Control::ban).await
 }
 
-async fn allow(
-    State(control): Controlled,
-    ConnectInfo(caller): Connected,
-    headers: HeaderMap,
+async fn allow(state: Controlled, caller: Connected, headers: HeaderMap, body: Body) -> Answer<answer::Ruling> {
+    decide(&state, &caller, &headers, body, Control::allow).await
+}
+
+/// What an operator can decide of a network.
+type Decide = fn(&Control, &Wish, &str) -> Result<answer::Ruling, Refused>;
+
+async fn decide(
+    State(control): &Controlled,
+    ConnectInfo(caller): &Connected,
+    headers: &HeaderMap,
     body: Body,
+    decide: Decide,
 ) -> Answer<answer::Ruling> {
-    let who = admit(Need::Change, &control, &caller, &headers)?;
-    let wish: Wish = read(&headers, body).await?;
-    Ok(Json(control.allow(&wish, &who)?))
+    let who = admit(Need::Change, control, caller, headers)?;
+    let wish: Wish = read(headers, body).await?;
+    Ok(Json(decide(control, &wish, &who)?))
 }
 
 async fn unban(

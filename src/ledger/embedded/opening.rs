@@ -128,7 +128,7 @@ impl Opened {
 
     /// False if there is no file.
     fn open_and_read(&mut self, path: &Path, on_record: &mut OnRecord<'_>) -> Result<bool, Fault> {
-        let mut file = match File::open(path, Look::AtAll) {
+        let file = match File::open(path, Look::AtAll) {
             Ok(Some(file)) => file,
             Ok(None) => return Ok(false),
             // To open it for writing needs room on the disk; to read it does not.
@@ -140,8 +140,7 @@ impl Opened {
             Err(fault) => return Err(fault),
         };
         let content = self.read(on_record, |visit| file.each(visit))?;
-        self.compact(&mut file, content)?;
-        self.file = Some(file);
+        self.file = self.compact(file, content)?;
         Ok(true)
     }
 
@@ -173,20 +172,28 @@ impl Opened {
         Ok(content)
     }
 
-    fn compact(&mut self, file: &mut File, content: u64) -> Result<(), Fault> {
+    /// None if the disk did not take it. All was read by then, so that is no reason not to start: redb takes nothing any
+    /// more after an error, and the writer opens the file anew.
+    fn compact(&mut self, mut file: File, content: u64) -> Result<Option<File>, Fault> {
         let from = file.bytes();
         if from <= LARGE || from / LOOSE <= content {
-            return Ok(());
+            return Ok(Some(file));
         }
         match file.compact() {
-            // It is a matter of tidiness, for which there may be no room.
-            Err(Fault::Io(error)) => return Err(Fault::Io(error)),
-            done => done?,
+            Ok(()) => {}
+            Err(fault @ Fault::Io(_)) => {
+                let reason = fault.reason();
+                tracing::warn!(reason, path = %self.settings.path.display(), "the ledger's file cannot be made smaller");
+                self.go_without(&fault);
+                file.close();
+                return Ok(None);
+            }
+            Err(fault) => return Err(fault),
         }
         let to = file.bytes();
         tracing::info!(from, to, "the ledger's file was mostly free space, which was given back");
         self.notices.push(Notice::Compacted { from, to });
-        Ok(())
+        Ok(Some(file))
     }
 
     fn put_away(&mut self, path: &Path, reason: String) -> io::Result<()> {

@@ -65,6 +65,11 @@ impl Process {
         Pid::from_child(&self.child)
     }
 
+    /// The same as a number, for `/proc`.
+    pub fn number(&self) -> i32 {
+        self.pid().as_raw_nonzero().get()
+    }
+
     /// Sends a signal to the program and all that it started, if they have not left its process group.
     pub fn signal_all(&self, signal: Signal) {
         kill_process_group(self.pid(), signal).unwrap_or_else(|error| panic!("{} takes no signal: {error}", self.name));

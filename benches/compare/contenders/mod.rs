@@ -1,0 +1,120 @@
+//! The programs that are compared, each set as an operator would set it for this work, and started afresh for each measurement.
+//!
+//! What they have in common: clients from 127.10.0.0/16 are known and not kept waiting, all others are strangers and wait for
+//! a minute; who speaks meanwhile is turned away; limits per client are out of the way, for all come from one machine.
+
+mod direct;
+mod gatepost;
+mod haproxy;
+mod nginx;
+mod postscreen;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+pub use super::figures::plan::Kind;
+use super::load::Report;
+use super::sink::Ports;
+use super::usage::{self, Usage};
+
+/// How long strangers wait, in seconds: longer than any measurement of them.
+const WAIT: u32 = 240;
+
+/// The most connections at once that those are set for which have to be told.
+const CONNECTIONS: usize = 19_000;
+
+/// One column of the table.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// What it is called there.
+    pub name: String,
+    /// Which program it is.
+    pub kind: Kind,
+    /// The program, where it is not the usual one.
+    pub program: Option<PathBuf>,
+}
+
+/// What differs between measurements.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Where mail goes.
+    pub sink: Ports,
+    /// How many clients are to be known.
+    pub known: u32,
+}
+
+/// A running program.
+pub trait Contender {
+    /// Where strangers come to.
+    fn strangers(&self) -> SocketAddr;
+
+    /// Where known clients come to: the same place, or one without tests where the program knows nobody.
+    fn known(&self) -> SocketAddr;
+
+    /// The root of its processes; none if it is no program.
+    fn pid(&self) -> Option<i32>;
+
+    /// The name of those of its processes that screen alone, if others do other work.
+    fn screen(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether so many bots were turned away as they are to be.
+    fn judge_bots(&self, _before: &Counts, _bots: u32, _report: &Report) -> Result<(), String> {
+        Err("nobody turns bots away".to_owned())
+    }
+
+    /// Waits until all that was done is counted, and checks that so many known clients were taken for such.
+    fn judge_known(&self, _before: &Counts, _sessions: u32) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// What it has counted so far, to be handed to those two.
+    fn counts(&self) -> Counts {
+        Counts::default()
+    }
+}
+
+/// What a program has counted of its work.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Lines of its journal.
+    pub lines: u64,
+    /// Clients that it turned away.
+    pub dropped: f64,
+    /// Clients that it knew.
+    pub known: f64,
+}
+
+impl dyn Contender + '_ {
+    /// What its processes have used; nothing if there are none.
+    pub fn usage(&self, only: Option<&str>) -> Result<Usage, String> {
+        let Some(pid) = self.pid() else { return Ok(Usage::default()) };
+        usage::processor(pid, only).map_err(|error| error.to_string())
+    }
+
+    /// The memory of its processes in bytes.
+    pub fn memory(&self) -> Result<f64, String> {
+        let pid = self.pid().ok_or("it has no memory")?;
+        usage::memory(pid, None).map_err(|error| error.to_string())
+    }
+
+    /// How many descriptors its processes have open.
+    pub fn descriptors(&self) -> Result<usize, String> {
+        let pid = self.pid().ok_or("it has no descriptors")?;
+        usage::descriptors(pid).map_err(|error| error.to_string())
+    }
+}
+
+impl Candidate {
+    /// Starts it. It is ready when this returns.
+    pub fn start(&self, setting: &Setting) -> Result<Box<dyn Contender>, String> {
+        Ok(match self.kind {
+            Kind::Gatepost => Box::new(gatepost::Gatepost::start(self.program.as_deref(), setting)?),
+            Kind::Postscreen => Box::new(postscreen::Postscreen::start(setting)),
+            Kind::Haproxy => Box::new(haproxy::Proxy::start(setting)),
+            Kind::Nginx => Box::new(nginx::Proxy::start(setting)),
+            Kind::Direct => Box::new(direct::Direct::start(setting)),
+        })
+    }
+}

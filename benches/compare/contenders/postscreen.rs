@@ -1,0 +1,65 @@
+//! Postfix: postscreen(8), which hands whom it lets in to smtpd(8), which passes mail on to the sink as its proxy filter.
+
+use std::net::SocketAddr;
+
+use super::super::load::Report;
+use super::{CONNECTIONS, Contender, Counts, Setting, WAIT};
+use crate::host::ports;
+use crate::host::postfix::{Options, Postfix};
+
+pub(super) struct Postscreen {
+    postfix: Postfix,
+    port: SocketAddr,
+}
+
+impl Postscreen {
+    pub(super) fn start(setting: &Setting) -> Self {
+        let port = ports::free_address();
+        let services = [
+            format!("{port} inet n - n - 1 postscreen"),
+            format!("smtpd pass - - n - 100 smtpd\n  -o smtpd_proxy_filter=inet:{}", setting.sink.plain),
+        ];
+        let main = [
+            "default_process_limit = 4096".to_owned(),
+            format!("postscreen_greet_wait = {WAIT}s"),
+            "postscreen_greet_action = drop".to_owned(),
+            "postscreen_cache_map = btree:$data_directory/postscreen_cache".to_owned(),
+            "postscreen_access_list = cidr:{ {127.10.0.0/16 permit} }".to_owned(),
+            format!("postscreen_pre_queue_limit = {CONNECTIONS}"),
+            format!("postscreen_post_queue_limit = {CONNECTIONS}"),
+            format!("postscreen_client_connection_count_limit = {CONNECTIONS}"),
+            "smtpd_client_connection_rate_limit = 0".to_owned(),
+            "message_size_limit = 100000000".to_owned(),
+        ];
+        let postfix = Postfix::start(&Options {
+            main_cf: &main.each_ref().map(String::as_str),
+            master_cf: &services.each_ref().map(String::as_str),
+            in_memory: false,
+            ..Options::delivering_to(setting.sink.plain)
+        });
+        Self { postfix, port }
+    }
+}
+
+impl Contender for Postscreen {
+    fn strangers(&self) -> SocketAddr {
+        self.port
+    }
+
+    fn known(&self) -> SocketAddr {
+        self.port
+    }
+
+    fn pid(&self) -> Option<i32> {
+        Some(self.postfix.pid())
+    }
+
+    fn screen(&self) -> Option<&'static str> {
+        Some("postscreen")
+    }
+
+    fn judge_bots(&self, _: &Counts, bots: u32, report: &Report) -> Result<(), String> {
+        let refused = report.endings.get("521").copied().unwrap_or_default();
+        (refused == u64::from(bots)).then_some(()).ok_or_else(|| format!("bots met {:?}", report.endings))
+    }
+}

@@ -1,0 +1,181 @@
+//! One run: round by round, row by row, each contender in its turn.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::arguments::Arguments;
+use super::contenders::{Candidate, Kind};
+use super::figures::kept::{self, Ratios};
+use super::figures::plan::Figure;
+use super::figures::results::Results;
+use super::figures::table;
+use super::rows::{ROWS, Row, Surroundings, Values};
+use super::sink::Sink;
+use super::{machine, process};
+use crate::host::peers::Peer;
+
+/// What a short run leaves out: it costs much time there, and little is learned from it.
+const NOT_QUICK: [Kind; 2] = [Kind::Postscreen, Kind::Direct];
+
+/// Measures, prints, and writes what is asked for.
+pub fn run(arguments: &Arguments) -> Result<(), String> {
+    let descriptors = process::raise_descriptor_limit();
+    let candidates = taking_part(arguments)?;
+    let rows: Vec<&Row> =
+        ROWS.into_iter().filter(|row| row.figures.iter().any(|figure| arguments.wants(figure.row))).collect();
+    let figures: Vec<Figure> = rows.iter().flat_map(|row| row.figures).copied().collect();
+    let (machine, around) = (machine::about(), Surroundings { sink: start_sink()?, scale: arguments.scale() });
+    let versions: Vec<(String, String)> =
+        candidates.iter().map(|one| (one.name.clone(), machine::version(one))).collect();
+    println!("machine: {machine}\ndescriptors: {descriptors}\nversions: {versions:?}\n{:?}", around.scale);
+
+    let (mut results, mut failures) = (Results::default(), Vec::new());
+    for round in 0..arguments.rounds() {
+        results.next_round();
+        for row in &rows {
+            let mut turns: Vec<&Candidate> =
+                candidates.iter().filter(|one| row.contenders.contains(&one.kind)).collect();
+            let first = round as usize % turns.len().max(1);
+            turns.rotate_left(first);
+            for candidate in turns {
+                let of = format!("round {}, row {}, {}", round + 1, row.figures[0].row, candidate.name);
+                match measure(row, &around, candidate) {
+                    Ok(values) => {
+                        println!("{of}: {}", shown(row, &values));
+                        values.iter().for_each(|(id, value)| results.add(id, &candidate.name, *value));
+                    }
+                    Err(error) => {
+                        println!("{of}: FAILED: {error}");
+                        failures.push(format!("{of}: {error}"));
+                    }
+                }
+            }
+        }
+    }
+
+    let names: Vec<String> = candidates.iter().map(|one| one.name.clone()).collect();
+    println!("\n{}", table::write(&figures, &names, &results));
+    let ratios = kept::ratios(&figures, &results);
+    write(
+        &root().join("target/compare/results.json"),
+        &json!({
+            "machine": machine,
+            "versions": versions.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+            "options": format!("{arguments:?}"),
+            "scale": format!("{:?}", around.scale),
+            "values": results.to_json(),
+            "ratios": ratios,
+            "failures": failures,
+        }),
+    )?;
+    if !failures.is_empty() {
+        return Err(format!("{} measurements failed:\n{}", failures.len(), failures.join("\n")));
+    }
+    if arguments.keep {
+        return keep(ratios);
+    }
+    if arguments.quick && arguments.bench { compare(&figures, &ratios) } else { Ok(()) }
+}
+
+/// The contenders that are asked for, and here.
+fn taking_part(arguments: &Arguments) -> Result<Vec<Candidate>, String> {
+    let mut candidates = arguments.candidates()?;
+    if arguments.contenders.is_empty() {
+        // Peers are not what `cargo test` is about, and whoever cannot have them compares what is here.
+        candidates.retain(|one| match one.kind {
+            Kind::Gatepost => true,
+            Kind::Direct => !arguments.quick,
+            _ => arguments.bench && !(arguments.quick && NOT_QUICK.contains(&one.kind)) && is_here(one),
+        });
+    }
+    match candidates.iter().find(|one| !is_here(one)) {
+        Some(missing) => Err(format!("{} is not here: benches/run brings it, as root on Debian 12", missing.name)),
+        None => Ok(candidates),
+    }
+}
+
+fn is_here(candidate: &Candidate) -> bool {
+    let peer = match candidate.kind {
+        Kind::Gatepost | Kind::Direct => return true,
+        Kind::Postscreen => Peer::Postfix,
+        Kind::Haproxy => Peer::Haproxy,
+        Kind::Nginx => Peer::Nginx,
+    };
+    peer.missing().is_none_or(|missing| {
+        eprintln!("without {}: {missing}", candidate.name);
+        false
+    })
+}
+
+fn start_sink() -> Result<Sink, String> {
+    Sink::start().map_err(|error| format!("the sink: {error}"))
+}
+
+/// One measurement. A host that cannot go on panics; that is a failure of this measurement alone.
+fn measure(row: &Row, around: &Surroundings, candidate: &Candidate) -> Result<Values, String> {
+    let before = machine::overflows();
+    let measured = catch_unwind(AssertUnwindSafe(|| (row.measure)(around, candidate)));
+    let overflows = machine::overflows() - before;
+    if overflows > 0 {
+        println!(
+            "note: {overflows} connections came when the queue for accept (somaxconn, backlog) was full, and again later"
+        );
+    }
+    measured.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Err(text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default())
+    })
+}
+
+fn shown(row: &Row, values: &Values) -> String {
+    let show = |figure: &Figure| {
+        let (_, value) = values.iter().find(|(id, _)| *id == figure.id)?;
+        Some(format!("{} {}", figure.label, figure.unit.show(*value)))
+    };
+    row.figures.iter().filter_map(show).collect::<Vec<_>>().join("; ")
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn kept_file() -> PathBuf {
+    root().join("benches/compare/kept.json")
+}
+
+fn write(file: &Path, value: &impl serde::Serialize) -> Result<(), String> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| error.to_string())?;
+    let folder = file.parent().unwrap_or(file);
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(file, text + "\n"))
+        .map_err(|error| format!("{}: {error}", file.display()))?;
+    println!("written: {}", file.display());
+    Ok(())
+}
+
+fn read_kept() -> Result<Ratios, String> {
+    let file = kept_file();
+    let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// Those that were not measured now stay as they are.
+fn keep(ratios: Ratios) -> Result<(), String> {
+    let mut kept = read_kept().unwrap_or_default();
+    for (figure, ratios) in ratios {
+        kept.entry(figure).or_default().extend(ratios);
+    }
+    write(&kept_file(), &kept)
+}
+
+fn compare(figures: &[Figure], now: &Ratios) -> Result<(), String> {
+    let (losses, compared) = kept::losses(figures, &read_kept()?, now);
+    if losses.is_empty() {
+        println!("{compared} ratios compared with those kept; none is grossly worse");
+        return Ok(());
+    }
+    Err(format!("far worse than what is kept in {}:\n{}", kept_file().display(), losses.join("\n")))
+}

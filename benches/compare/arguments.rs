@@ -7,6 +7,9 @@ use clap::Parser;
 use super::contenders::{Candidate, Kind};
 use super::rows::Scale;
 
+/// The last row of a short run.
+const QUICK_ROWS: u8 = 6;
+
 /// gatepost beside postscreen, HAProxy and nginx, doing the same work in turns on one machine.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "benches/run", version = None)]
@@ -55,7 +58,12 @@ impl Arguments {
 
     /// Whether a row is to be measured.
     pub fn wants(&self, row: u8) -> bool {
-        self.rows.is_empty() || self.rows.contains(&row)
+        if self.rows.is_empty() { !self.quick || row <= QUICK_ROWS } else { self.rows.contains(&row) }
+    }
+
+    /// Whether so much is done that it can be said whether targets are met.
+    pub fn judges(&self) -> bool {
+        self.bench && !self.quick
     }
 
     /// Who takes part, in the order of the table.

@@ -5,7 +5,6 @@ use std::io::{self, BufRead, Read, Write};
 use std::process::{Command, exit};
 use std::thread;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -22,14 +21,6 @@ pub fn end_with_input() {
         let _ = io::stdin().read_to_end(&mut Vec::new());
         exit(0);
     });
-}
-
-/// As many descriptors as are permitted. How many those are.
-pub fn raise_descriptor_limit() -> u64 {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    let limit = if raised.is_ok() { maximum } else { current };
-    limit.unwrap_or(u64::MAX)
 }
 
 /// Writes a value as a line of JSON to standard output.

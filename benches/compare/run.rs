@@ -12,22 +12,25 @@ use super::figures::kept::{self, Ratios};
 use super::figures::plan::Figure;
 use super::figures::results::Results;
 use super::figures::table;
+use super::machine;
 use super::rows::{ROWS, Row, Surroundings, Values};
-use super::sink::Sink;
-use super::{machine, process};
 use crate::host::peers::Peer;
+use crate::host::process::raise_descriptor_limit;
 
 /// What a short run leaves out: it costs much time there, and little is learned from it.
 const NOT_QUICK: [Kind; 2] = [Kind::Postscreen, Kind::Direct];
 
 /// Measures, prints, and writes what is asked for.
 pub fn run(arguments: &Arguments) -> Result<(), String> {
-    let descriptors = process::raise_descriptor_limit();
+    let descriptors = raise_descriptor_limit();
     let candidates = taking_part(arguments)?;
     let rows: Vec<&Row> =
         ROWS.into_iter().filter(|row| row.figures.iter().any(|figure| arguments.wants(figure.row))).collect();
-    let figures: Vec<Figure> = rows.iter().flat_map(|row| row.figures).copied().collect();
-    let (machine, around) = (machine::about(), Surroundings { sink: start_sink()?, scale: arguments.scale() });
+    let mut figures: Vec<Figure> = rows.iter().flat_map(|row| row.figures).copied().collect();
+    if !arguments.judges() {
+        figures.iter_mut().for_each(|figure| figure.targets = &[]);
+    }
+    let (machine, around) = (machine::about(), Surroundings::start(arguments.scale())?);
     let versions: Vec<(String, String)> =
         candidates.iter().map(|one| (one.name.clone(), machine::version(one))).collect();
     println!("machine: {machine}\ndescriptors: {descriptors}\nversions: {versions:?}\n{:?}", around.scale);
@@ -108,10 +111,6 @@ fn is_here(candidate: &Candidate) -> bool {
         eprintln!("without {}: {missing}", candidate.name);
         false
     })
-}
-
-fn start_sink() -> Result<Sink, String> {
-    Sink::start().map_err(|error| format!("the sink: {error}"))
 }
 
 /// One measurement. A host that cannot go on panics; that is a failure of this measurement alone.

@@ -7,7 +7,7 @@ use super::{Contender, Setting};
 pub(super) struct Direct(SocketAddr);
 
 impl Direct {
-    pub(super) fn start(setting: &Setting) -> Self {
+    pub(super) fn start(setting: &Setting<'_>) -> Self {
         Self(setting.sink.plain)
     }
 }

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::super::load::{Crowd, KNOWN, Load, Order, Report, Script};
-use super::{CONNECTIONS, Contender, Counts, Setting, WAIT};
+use super::super::load::{Crowd, KNOWN, Load, Order, Script};
+use super::{CONNECTIONS, Contender, Counts, NAME, Setting, WAIT};
 use crate::host::gate::{Gate, Place, program};
 use crate::host::wait;
 
@@ -21,7 +21,7 @@ const COUNTED: Duration = Duration::from_secs(10);
 pub(super) struct Gatepost(Gate);
 
 impl Gatepost {
-    pub(super) fn start(other: Option<&Path>, setting: &Setting) -> Result<Self, String> {
+    pub(super) fn start(other: Option<&Path>, setting: &Setting<'_>) -> Result<Self, String> {
         let gate = Gate::start_by(
             |at| configuration(at, setting),
             |file, _| {
@@ -50,6 +50,7 @@ impl Gatepost {
             first: 0,
             clients: known,
             rate: None,
+            authority: None,
         };
         load.perform(&Order::Crowd(lesson))?.sound(known)?;
         self.wait_for("visits", f64::from(known), |gate| gate.metric("gatepost_visits_total", &[]))
@@ -75,12 +76,17 @@ impl Gatepost {
     }
 }
 
-fn configuration(at: &Place<'_>, setting: &Setting) -> String {
+fn configuration(at: &Place<'_>, setting: &Setting<'_>) -> String {
     let (sink, dir) = (setting.sink.proxied, at.dir.display());
+    let tls = setting.tls.map_or_else(String::new, |certificates| {
+        let (chain, key) = (certificates.chain(NAME), certificates.key(NAME));
+        let (chain, key) = (chain.display(), key.display());
+        format!("[gate.tls]\nimplicit = true\ncertificates = [{{ chain = \"{chain}\", key = \"{key}\" }}]\n")
+    });
     format!(
         "hostname = \"mx.example.test\"\nadmin = \"{}\"\n\
          [[gate]]\nlisten = \"{}\"\nbackend = \"{sink}\"\nannounce = \"proxy-v1\"\n\
-         [gate.greet]\nwait_min = \"{WAIT}s\"\nwait_max = \"{WAIT}s\"\n\
+         [gate.greet]\nwait_min = \"{WAIT}s\"\nwait_max = \"{WAIT}s\"\n{tls}\
          [[gate]]\nname = \"lesson\"\nlisten = \"{}\"\nbackend = \"{sink}\"\nannounce = \"proxy-v1\"\n\
          [gate.greet]\nwait_min = \"5ms\"\nwait_max = \"10ms\"\nteaser = false\n\
          [access]\nallow = []\n\
@@ -109,11 +115,12 @@ impl Contender for Gatepost {
         Some(self.0.pid())
     }
 
-    /// Each of them has its 521, its place in the figures, and its line of the journal.
-    fn judge_bots(&self, before: &Counts, bots: u32, report: &Report) -> Result<(), String> {
-        if report.endings.get("521").copied() != Some(u64::from(bots)) {
-            return Err(format!("bots met {:?}", report.endings));
-        }
+    fn farewells(&self) -> &'static [&'static str] {
+        &["521"]
+    }
+
+    /// Each of them has its place in the figures, and its line of the journal.
+    fn judge_bots(&self, before: &Counts, bots: u32) -> Result<(), String> {
         let bots = f64::from(bots);
         self.wait_for("bots", before.dropped + bots, dropped)?;
         self.wait_for("records", before.lines as f64 + bots, |_| Some(self.lines() as f64))?;

@@ -1,22 +1,31 @@
 //! HAProxy in TCP mode, two threads: a frontend that makes strangers wait and rejects those who speak, and one that passes on
 //! to the sink what comes, with a PROXY header as gatepost sends it.
 
+use std::fs;
 use std::net::SocketAddr;
 
-use super::super::load::Report;
-use super::{CONNECTIONS, Contender, Counts, Setting, WAIT};
+use super::{CONNECTIONS, Contender, NAME, Setting, WAIT};
 use crate::host::haproxy::{Haproxy, Place};
 
 pub(super) struct Proxy(Haproxy);
 
 impl Proxy {
-    pub(super) fn start(setting: &Setting) -> Self {
+    pub(super) fn start(setting: &Setting<'_>) -> Self {
         Self(Haproxy::start(|at| configuration(at, setting)))
     }
 }
 
-fn configuration(at: &Place<'_>, setting: &Setting) -> String {
+fn configuration(at: &Place<'_>, setting: &Setting<'_>) -> String {
     let (dir, sink) = (at.dir.display(), setting.sink.proxied);
+    let splice = if setting.splice { "option splice-request\n  option splice-response" } else { "" };
+    let tls = setting.tls.map_or_else(String::new, |certificates| {
+        // It wants both in one file.
+        let bundle = at.dir.join("bundle.pem");
+        let [chain, key] = [certificates.chain(NAME), certificates.key(NAME)];
+        let both = [chain, key].map(|file| fs::read_to_string(file).expect("a certificate or key"));
+        fs::write(&bundle, both.concat()).expect("our own directory");
+        format!("ssl crt {} ssl-min-ver TLSv1.3", bundle.display())
+    });
     // It would ask for two descriptors a connection, which those that wait do not need.
     format!(
         "global
@@ -30,6 +39,7 @@ defaults
   timeout connect 10s
   timeout client {WAIT}s
   timeout server {WAIT}s
+  {splice}
 frontend screen
   bind {}
   tcp-request inspect-delay {WAIT}s
@@ -38,7 +48,7 @@ frontend screen
   tcp-request content accept if WAIT_END
   default_backend sink
 frontend plain
-  bind {}
+  bind {} {tls}
   default_backend sink
 backend sink
   server one {sink} send-proxy
@@ -61,8 +71,7 @@ impl Contender for Proxy {
     }
 
     /// It closes without a word.
-    fn judge_bots(&self, _: &Counts, bots: u32, report: &Report) -> Result<(), String> {
-        let closed: u64 = ["closed", "reset"].iter().filter_map(|how| report.endings.get(*how)).sum();
-        (closed == u64::from(bots)).then_some(()).ok_or_else(|| format!("bots met {:?}", report.endings))
+    fn farewells(&self) -> &'static [&'static str] {
+        &["closed", "reset"]
     }
 }

@@ -16,6 +16,7 @@ pub use super::figures::plan::Kind;
 use super::load::Report;
 use super::sink::Ports;
 use super::usage::{self, Usage};
+use crate::host::certificates::Certificates;
 
 /// How long strangers wait, in seconds: longer than any measurement of them.
 const WAIT: u32 = 240;
@@ -35,13 +36,20 @@ pub struct Candidate {
 }
 
 /// What differs between measurements.
-#[derive(Clone, Copy, Debug)]
-pub struct Setting {
+#[derive(Clone, Copy)]
+pub struct Setting<'a> {
     /// Where mail goes.
     pub sink: Ports,
     /// How many clients are to be known.
     pub known: u32,
+    /// Known clients begin with TLS, which ends at the contender, with the certificate of [`NAME`].
+    pub tls: Option<&'a Certificates>,
+    /// Bytes are to stay in the kernel, where a contender has to be told so.
+    pub splice: bool,
 }
+
+/// The name that certificates are for.
+const NAME: &str = "mx.test";
 
 /// A running program.
 pub trait Contender {
@@ -59,9 +67,14 @@ pub trait Contender {
         None
     }
 
-    /// Whether so many bots were turned away as they are to be.
-    fn judge_bots(&self, _before: &Counts, _bots: u32, _report: &Report) -> Result<(), String> {
-        Err("nobody turns bots away".to_owned())
+    /// How its answer to a bot begins; or how the connection ends, where it has none.
+    fn farewells(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Waits until all that was done is counted, and checks that so many bots are.
+    fn judge_bots(&self, _before: &Counts, _bots: u32) -> Result<(), String> {
+        Ok(())
     }
 
     /// Waits until all that was done is counted, and checks that so many known clients were taken for such.
@@ -87,6 +100,14 @@ pub struct Counts {
 }
 
 impl dyn Contender + '_ {
+    /// Whether each of so many bots met what it was to meet.
+    pub fn met(&self, bots: u32, report: &Report) -> Result<(), String> {
+        let as_wanted = |end: &str| self.farewells().iter().any(|start| end.starts_with(start));
+        let met: u64 = report.endings.iter().filter(|(end, _)| as_wanted(end)).map(|(_, count)| count).sum();
+        let all = met == u64::from(bots);
+        all.then_some(()).ok_or_else(|| format!("{bots} bots met {:?}, not {:?}", report.endings, self.farewells()))
+    }
+
     /// What its processes have used; nothing if there are none.
     pub fn usage(&self, only: Option<&str>) -> Result<Usage, String> {
         let Some(pid) = self.pid() else { return Ok(Usage::default()) };
@@ -108,7 +129,7 @@ impl dyn Contender + '_ {
 
 impl Candidate {
     /// Starts it. It is ready when this returns.
-    pub fn start(&self, setting: &Setting) -> Result<Box<dyn Contender>, String> {
+    pub fn start(&self, setting: &Setting<'_>) -> Result<Box<dyn Contender>, String> {
         Ok(match self.kind {
             Kind::Gatepost => Box::new(gatepost::Gatepost::start(self.program.as_deref(), setting)?),
             Kind::Postscreen => Box::new(postscreen::Postscreen::start(setting)),

@@ -3,21 +3,25 @@
 
 use std::net::SocketAddr;
 
-use super::super::load::Report;
-use super::{CONNECTIONS, Contender, Counts, Setting, WAIT};
+use super::{CONNECTIONS, Contender, NAME, Setting, WAIT};
 use crate::host::nginx::{Nginx, Workers};
 
 pub(super) struct Proxy(Nginx);
 
 impl Proxy {
-    pub(super) fn start(setting: &Setting) -> Self {
+    pub(super) fn start(setting: &Setting<'_>) -> Self {
         let workers = Workers { count: 2, connections: CONNECTIONS };
         let keywords = "smtp_auth none; xclient off; smtp_capabilities PIPELINING \"SIZE 100000000\" 8BITMIME";
+        let (ssl, files) = setting.tls.map_or_else(Default::default, |certificates| {
+            let (chain, key) = (certificates.chain(NAME), certificates.key(NAME));
+            let (chain, key) = (chain.display(), key.display());
+            (" ssl", format!("ssl_certificate {chain}; ssl_certificate_key {key}; ssl_protocols TLSv1.3;"))
+        });
         Self(Nginx::mail_servers(workers, setting.sink.guide, |strangers, known| {
             format!(
                 "timeout {WAIT}s; {keywords};\n\
                  server {{ listen {strangers} backlog=4096; protocol smtp; smtp_greeting_delay {WAIT}s; }}\n\
-                 server {{ listen {known} backlog=4096; protocol smtp; }}"
+                 server {{ listen {known}{ssl} backlog=4096; protocol smtp; {files} }}"
             )
         }))
     }
@@ -36,8 +40,7 @@ impl Contender for Proxy {
         Some(self.0.pid())
     }
 
-    fn judge_bots(&self, _: &Counts, bots: u32, report: &Report) -> Result<(), String> {
-        let refused: u64 = report.endings.iter().filter(|(how, _)| how.starts_with('5')).map(|(_, count)| count).sum();
-        (refused == u64::from(bots)).then_some(()).ok_or_else(|| format!("bots met {:?}", report.endings))
+    fn farewells(&self) -> &'static [&'static str] {
+        &["5"]
     }
 }

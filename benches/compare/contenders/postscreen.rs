@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::super::load::Report;
-use super::{CONNECTIONS, Contender, Counts, Setting, WAIT};
+use super::{CONNECTIONS, Contender, Setting, WAIT};
 use crate::host::ports;
 use crate::host::postfix::{Options, Postfix};
 
@@ -13,7 +12,7 @@ pub(super) struct Postscreen {
 }
 
 impl Postscreen {
-    pub(super) fn start(setting: &Setting) -> Self {
+    pub(super) fn start(setting: &Setting<'_>) -> Self {
         let port = ports::free_address();
         let services = [
             format!("{port} inet n - n - 1 postscreen"),
@@ -58,8 +57,7 @@ impl Contender for Postscreen {
         Some("postscreen")
     }
 
-    fn judge_bots(&self, _: &Counts, bots: u32, report: &Report) -> Result<(), String> {
-        let refused = report.endings.get("521").copied().unwrap_or_default();
-        (refused == u64::from(bots)).then_some(()).ok_or_else(|| format!("bots met {:?}", report.endings))
+    fn farewells(&self) -> &'static [&'static str] {
+        &["521"]
     }
 }

@@ -8,16 +8,19 @@ mod crowd;
 mod park;
 mod probe;
 mod script;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::process;
+use crate::host::process::raise_descriptor_limit;
 pub use script::Script;
 
 /// No order may go on for so long without anything happening.
@@ -76,6 +79,8 @@ pub struct Crowd {
     pub clients: u32,
     /// How many begin in a second, at most; `None` is as fast as it goes.
     pub rate: Option<f64>,
+    /// With it, TLS comes first, and the server's certificate is of this authority.
+    pub authority: Option<PathBuf>,
 }
 
 /// What came of an order.
@@ -154,7 +159,7 @@ impl Drop for Load {
 
 /// The process itself.
 pub fn run() -> io::Result<()> {
-    process::raise_descriptor_limit();
+    raise_descriptor_limit();
     let mut parked = park::Parked::default();
     for line in io::stdin().lock().lines() {
         let report = match serde_json::from_str(&line?)? {

@@ -40,16 +40,19 @@ fn measure(around: &Surroundings, candidate: &Candidate) -> Result<Values, Strin
     let bots = Crowd {
         target: contender.strangers(),
         script: Script::Bot,
-        count: 0,
+        count: around.scale.warm,
         at_once: around.scale.at_once,
         net: BOTS,
         first: 0,
         // Each is somebody else, as far as addresses go.
         clients: 65_000,
         rate: None,
+        authority: None,
     };
-    let measured =
-        crowd(&around.scale, &*contender, bots, |before, bots, report| contender.judge_bots(before, bots, report))?;
+    let measured = crowd(&around.scale, &*contender, bots, |before, bots, report| {
+        contender.met(bots, report)?;
+        contender.judge_bots(before, bots)
+    })?;
     let each = f64::from(measured.count) / 1e6;
     let mut values = vec![("bots.rate", measured.rate()), ("bots.processor", measured.processor / each)];
     values.extend(measured.screen.map(|used| ("bots.processor.screen", used / each)));

@@ -1,18 +1,22 @@
 //! The rows of the table: one kind of work each, and what gatepost must reach in it.
 
 mod bots;
+mod large;
+mod latency;
 mod messages;
 mod parked;
 mod sessions;
 
+use std::cell::OnceCell;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::contenders::{Candidate, Contender, Kind, Setting};
+use super::contenders::{Candidate, Contender, Counts, Kind, Setting};
 pub use super::figures::plan::{Figure, Target, Unit};
 use super::load::{Crowd, Load, Order, Report};
 use super::sink::Sink;
 use super::usage::Usage;
+use crate::host::certificates::Certificates;
 
 /// What was measured: figures by their id.
 pub type Values = Vec<(&'static str, f64)>;
@@ -28,7 +32,18 @@ pub struct Row {
 }
 
 /// All of them.
-pub const ROWS: [&Row; 4] = [&parked::ROW, &bots::ROW, &sessions::ROW, &messages::ROW];
+pub const ROWS: [&Row; 10] = [
+    &parked::ROW,
+    &bots::ROW,
+    &sessions::ROW,
+    &messages::ROW,
+    &large::PLAIN,
+    &large::CHUNK,
+    &large::OPAQUE,
+    &large::TLS,
+    &latency::ADDED,
+    &latency::TAIL,
+];
 
 /// How much is done.
 #[derive(Clone, Copy, Debug)]
@@ -45,17 +60,38 @@ pub struct Scale {
     pub at_once: u32,
     /// How many clients are known.
     pub known: u32,
+    /// How many bytes a large message has.
+    pub large: usize,
+    /// How many sessions a latency is taken of.
+    pub probes: u32,
 }
 
 impl Scale {
     /// Figures to go by.
-    pub const FULL: Self =
-        Self { parked: [2000, 10_000, 15_000], more: 1000, seconds: 3.0, warm: 500, at_once: 64, known: 1000 };
+    pub const FULL: Self = Self {
+        parked: [2000, 10_000, 15_000],
+        more: 1000,
+        seconds: 3.0,
+        warm: 500,
+        at_once: 64,
+        known: 1000,
+        large: 10 << 20,
+        probes: 1000,
+    };
     /// Enough to see a gross loss.
     pub const QUICK: Self =
-        Self { parked: [400, 1000, 2000], more: 500, seconds: 0.7, warm: 200, at_once: 64, known: 200 };
+        Self { parked: [400, 1000, 2000], more: 500, seconds: 0.7, warm: 200, known: 200, probes: 200, ..Self::FULL };
     /// Enough to see that everything works.
-    pub const TINY: Self = Self { parked: [20, 30, 40], more: 10, seconds: 0.0, warm: 20, at_once: 8, known: 10 };
+    pub const TINY: Self = Self {
+        parked: [20, 30, 40],
+        more: 10,
+        seconds: 0.0,
+        warm: 20,
+        at_once: 8,
+        known: 10,
+        large: 1 << 20,
+        probes: 20,
+    };
 }
 
 /// What all measurements have.
@@ -64,11 +100,23 @@ pub struct Surroundings {
     pub sink: Sink,
     /// How much is done.
     pub scale: Scale,
+    certificates: OnceCell<Certificates>,
 }
 
 impl Surroundings {
-    fn setting(&self, known: u32) -> Setting {
-        Setting { sink: self.sink.ports, known }
+    /// Starts what is needed by all.
+    pub fn start(scale: Scale) -> Result<Self, String> {
+        let sink = Sink::start().map_err(|error| format!("the sink: {error}"))?;
+        Ok(Self { sink, scale, certificates: OnceCell::new() })
+    }
+
+    fn setting(&self, known: u32) -> Setting<'_> {
+        Setting { sink: self.sink.ports, known, tls: None, splice: false }
+    }
+
+    /// Made when they are needed.
+    fn certificates(&self) -> &Certificates {
+        self.certificates.get_or_init(Certificates::make)
     }
 
     fn load() -> Result<Load, String> {
@@ -95,8 +143,10 @@ fn crowd(
     scale: &Scale,
     contender: &dyn Contender,
     crowd: Crowd,
-    judge: impl Fn(&super::contenders::Counts, u32, &Report) -> Result<(), String>,
+    judge: impl Fn(&Counts, u32, &Report) -> Result<(), String>,
 ) -> Result<Measured, String> {
+    // The count that is in it is that of the small one.
+    let warm = crowd.count;
     let mut load = Surroundings::load()?;
     let mut perform = |count: u32, first: u32| {
         let counts = contender.counts();
@@ -109,9 +159,9 @@ fn crowd(
         judge(&counts, count, &report)?;
         Ok::<_, String>(Measured { count, report, processor, screen })
     };
-    let warm = perform(scale.warm, 0)?;
-    let count = (warm.rate() * scale.seconds).clamp(f64::from(scale.warm), 500_000.0);
-    perform(count as u32, scale.warm)
+    let rate = perform(warm, 0)?.rate();
+    let count = (rate * scale.seconds).clamp(f64::from(warm), 500_000.0);
+    perform(count as u32, warm)
 }
 
 /// Waits until a contender has nothing left to do, and says what it has used until then.

@@ -19,7 +19,7 @@ pub(super) const ROW: Row = Row {
         Figure {
             row: 2,
             id: "parked.processor.some",
-            label: "CPU to park 1,000 more (of 10,000)",
+            label: "CPU to park 1,000 more, many there",
             unit: Unit::Milliseconds,
             more: false,
             targets: &[Target::AtMost(14.0)],
@@ -27,7 +27,7 @@ pub(super) const ROW: Row = Row {
         Figure {
             row: 2,
             id: "parked.processor.many",
-            label: "CPU to park 1,000 more (of 15,000)",
+            label: "the same, half again as many there",
             unit: Unit::Milliseconds,
             more: false,
             targets: &[Target::AtMost(14.0)],
@@ -47,9 +47,7 @@ pub(super) const ROW: Row = Row {
 
 fn measure(around: &Surroundings, candidate: &Candidate) -> Result<Values, String> {
     let contender = candidate.start(&around.setting(0))?;
-    // What it opened for its own sake at the start is closed again then.
-    quiet(&*contender, None)?;
-    let mut car_park = CarPark { open: contender.descriptors()?, contender: &*contender, load: Surroundings::load()? };
+    let mut car_park = CarPark::before(&*contender)?;
     let ([few, some, many], more) = (around.scale.parked, around.scale.more);
     car_park.fill(few)?;
     let memory_of_few = contender.memory()?;
@@ -67,16 +65,24 @@ fn measure(around: &Surroundings, candidate: &Candidate) -> Result<Values, Strin
     ])
 }
 
-struct CarPark<'a> {
+/// Strangers that wait.
+pub(super) struct CarPark<'a> {
     contender: &'a dyn Contender,
     load: Load,
     /// How many descriptors there were before.
     open: usize,
 }
 
-impl CarPark<'_> {
+impl<'a> CarPark<'a> {
+    /// Nobody waits yet.
+    pub(super) fn before(contender: &'a dyn Contender) -> Result<Self, String> {
+        // What it opened for its own sake at the start is closed again then.
+        quiet(contender, None)?;
+        Ok(Self { open: contender.descriptors()?, contender, load: Surroundings::load()? })
+    }
+
     /// Until there are so many, all of them accepted and waiting. What the contender used for that, in seconds.
-    fn fill(&mut self, count: u32) -> Result<f64, String> {
+    pub(super) fn fill(&mut self, count: u32) -> Result<f64, String> {
         let before = quiet(self.contender, None)?;
         let order = Order::Park { target: self.contender.strangers(), count };
         self.load.perform(&order)?.sound(count)?;

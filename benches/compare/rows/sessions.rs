@@ -33,12 +33,13 @@ fn measure(around: &Surroundings, candidate: &Candidate) -> Result<Values, Strin
     let visits = Crowd {
         target: contender.known(),
         script: Script::Visit,
-        count: 0,
+        count: around.scale.warm,
         at_once: around.scale.at_once,
         net: KNOWN,
         first: 0,
         clients: around.scale.known,
         rate: None,
+        authority: None,
     };
     let judge = |before: &_, count, _: &_| contender.judge_known(before, count);
     let measured = crowd(&around.scale, &*contender, visits, judge)?;

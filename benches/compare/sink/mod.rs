@@ -19,6 +19,7 @@ use slab::Slab;
 use socket2::{Domain, Socket, Type};
 
 use super::process;
+use crate::host::process::raise_descriptor_limit;
 use dialogue::{Dialogue, Entrance};
 
 /// How many bytes are taken at once.
@@ -64,7 +65,7 @@ impl Drop for Sink {
 /// The process itself: serves until standard input ends.
 pub fn run() -> io::Result<()> {
     process::end_with_input();
-    process::raise_descriptor_limit();
+    raise_descriptor_limit();
     let poll = Poll::new()?;
     let entrances = [Entrance::Plain, Entrance::Proxied, Entrance::Guide];
     let mut listeners = entrances.iter().map(|_| listen()).collect::<io::Result<Vec<_>>>()?;

@@ -10,6 +10,7 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
 use super::script::Step;
+use super::wire::Wires;
 use super::{Crowd, PATIENCE, Report, clients};
 use session::{Outcome, Session};
 
@@ -20,6 +21,7 @@ pub(super) fn run(crowd: &Crowd) -> io::Result<Report> {
         poll: Poll::new()?,
         sessions: Slab::with_capacity(crowd.at_once as usize),
         crowd,
+        wires: Wires::new(crowd.authority.as_deref())?,
         steps: &steps,
         begun: 0,
         report: Report::default(),
@@ -35,6 +37,7 @@ struct Engine<'a> {
     poll: Poll,
     sessions: Slab<Session>,
     crowd: &'a Crowd,
+    wires: Wires,
     steps: &'a [Step],
     begun: u32,
     report: Report,
@@ -99,7 +102,7 @@ impl Engine<'_> {
             }
             socket.set_tcp_nodelay(true)?;
             let buffer = self.free.pop_front().unwrap_or_default();
-            let mut session = Session::new(socket.into(), self.crowd.script.is_bot(), buffer);
+            let mut session = Session::new(self.wires.wire(socket.into())?, self.crowd.script.is_bot(), buffer);
             let entry = self.sessions.vacant_entry();
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(session.stream(), Token(entry.key()), interest)?;

@@ -1,11 +1,11 @@
 //! One session of a crowd.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream as StdStream;
 
 use mio::net::TcpStream;
 
 use super::super::script::{DONE, Step, reply_length};
+use super::super::wire::Wire;
 
 /// How a session ended.
 pub(super) enum Outcome {
@@ -18,7 +18,7 @@ pub(super) enum Outcome {
 }
 
 pub(super) struct Session {
-    stream: TcpStream,
+    stream: Wire,
     is_bot: bool,
     step: usize,
     /// How much of the step's words is written.
@@ -28,13 +28,13 @@ pub(super) struct Session {
 
 impl Session {
     /// `heard` is an old one's buffer.
-    pub(super) fn new(stream: StdStream, is_bot: bool, mut heard: Vec<u8>) -> Self {
+    pub(super) fn new(stream: Wire, is_bot: bool, mut heard: Vec<u8>) -> Self {
         heard.clear();
-        Self { stream: TcpStream::from_std(stream), is_bot, step: 0, written: 0, heard }
+        Self { stream, is_bot, step: 0, written: 0, heard }
     }
 
     pub(super) fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
+        self.stream.socket()
     }
 
     pub(super) fn step(&self) -> usize {
@@ -49,6 +49,7 @@ impl Session {
     /// what is read is to be read to its end.
     pub(super) fn go_on(&mut self, steps: &[Step], closed: bool) -> Option<Outcome> {
         let mut chunk = [0; 4096];
+        let to_the_end = closed || self.stream.is_deep();
         loop {
             match self.write(steps) {
                 Ok(()) => {}
@@ -62,10 +63,10 @@ impl Session {
                     self.heard.extend(&chunk[..length]);
                     match self.take_reply(steps) {
                         // The next words go out, and nothing more can be there to be read.
-                        Ok(true) if length < chunk.len() && !closed => {
+                        Ok(true) if length < chunk.len() && !to_the_end => {
                             return self.write(steps).err().map(|error| self.failed(&error));
                         }
-                        Ok(false) if length < chunk.len() && !closed => return None,
+                        Ok(false) if length < chunk.len() && !to_the_end => return None,
                         Ok(_) => {}
                         Err(outcome) => return Some(outcome),
                     }
@@ -81,6 +82,13 @@ impl Session {
 
     fn write(&mut self, steps: &[Step]) -> io::Result<()> {
         let Some(step) = steps.get(self.step) else { return Ok(()) };
+        if self.stream.is_deep() {
+            // What could not be written before.
+            match self.stream.flush() {
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => return Ok(()),
+                told => told?,
+            }
+        }
         while self.written < step.say.len() {
             match self.stream.write(&step.say[self.written..]) {
                 Ok(length) => self.written += length,

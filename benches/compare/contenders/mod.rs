@@ -46,7 +46,12 @@ pub struct Setting<'a> {
     pub tls: Option<&'a Certificates>,
     /// Bytes are to stay in the kernel, where a contender has to be told so.
     pub splice: bool,
+    /// The name server of a DNS list, `list.test`, that is to be asked about strangers.
+    pub list: Option<SocketAddr>,
 }
+
+/// The zone of the DNS list.
+const LIST: &str = "list.test";
 
 /// The name that certificates are for.
 const NAME: &str = "mx.test";
@@ -79,6 +84,11 @@ pub trait Contender {
 
     /// Waits until all that was done is counted, and checks that so many known clients were taken for such.
     fn judge_known(&self, _before: &Counts, _sessions: u32) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Waits until the list's answers about so many clients have come, where it tells how many have, and checks that all have.
+    fn judge_list(&self, _clients: u32) -> Result<(), String> {
         Ok(())
     }
 
@@ -118,6 +128,12 @@ impl dyn Contender + '_ {
     pub fn memory(&self) -> Result<f64, String> {
         let pid = self.pid().ok_or("it has no memory")?;
         usage::memory(pid, None).map_err(|error| error.to_string())
+    }
+
+    /// How many processes there are.
+    pub fn processes(&self) -> Result<usize, String> {
+        let pid = self.pid().ok_or("it has no processes")?;
+        usage::tree(pid, None).map(|tree| tree.len()).map_err(|error| error.to_string())
     }
 
     /// How many descriptors its processes have open.

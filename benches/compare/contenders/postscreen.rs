@@ -1,8 +1,9 @@
 //! Postfix: postscreen(8), which hands whom it lets in to smtpd(8), which passes mail on to the sink as its proxy filter.
 
+use std::fs;
 use std::net::SocketAddr;
 
-use super::{CONNECTIONS, Contender, Setting, WAIT};
+use super::{CONNECTIONS, Contender, LIST, Setting, WAIT};
 use crate::host::ports;
 use crate::host::postfix::{Options, Postfix};
 
@@ -15,6 +16,8 @@ impl Postscreen {
     pub(super) fn start(setting: &Setting<'_>) -> Self {
         let port = ports::free_address();
         let services = [
+            // In its root directory it finds the name server that it is to ask.
+            "dnsblog unix - - y - 0 dnsblog".to_owned(),
             format!("{port} inet n - n - 1 postscreen"),
             format!("smtpd pass - - n - 100 smtpd\n  -o smtpd_proxy_filter=inet:{}", setting.sink.plain),
         ];
@@ -30,12 +33,20 @@ impl Postscreen {
             "smtpd_client_connection_rate_limit = 0".to_owned(),
             "message_size_limit = 100000000".to_owned(),
         ];
+        let list = setting.list.map(|_| format!("postscreen_dnsbl_sites = {LIST}"));
+        let main: Vec<&str> = main.iter().chain(&list).map(String::as_str).collect();
         let postfix = Postfix::start(&Options {
-            main_cf: &main.each_ref().map(String::as_str),
+            main_cf: &main,
             master_cf: &services.each_ref().map(String::as_str),
-            in_memory: false,
             ..Options::delivering_to(setting.sink.plain)
         });
+        if let Some(server) = setting.list {
+            // Read with the first look-up.
+            let etc = postfix.queue().join("etc");
+            let written = fs::create_dir_all(&etc)
+                .and_then(|()| fs::write(etc.join("resolv.conf"), format!("nameserver {}\n", server.ip())));
+            written.expect("our own directory");
+        }
         Self { postfix, port }
     }
 }

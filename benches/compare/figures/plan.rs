@@ -49,6 +49,8 @@ pub enum Unit {
     SecondsPerGigabyte,
     /// No unit.
     Times,
+    /// No unit, and whole.
+    Count,
 }
 
 impl Unit {
@@ -64,6 +66,7 @@ impl Unit {
             Self::Bytes => format!("{value:.0} B"),
             Self::MegabytesPerSecond => format!("{value:.0} MB/s"),
             Self::SecondsPerGigabyte => format!("{value:.2} s/GB"),
+            Self::Count => format!("{value:.0}"),
             Self::Times => format!("{value:.2}"),
         }
     }

@@ -10,9 +10,6 @@ use super::{Figure, Row, Surroundings, Target, Unit, Values, quiet};
 /// How many sessions are probed in a second.
 const RATE: f64 = 200.0;
 
-/// How many bots come in a second of a storm.
-const STORM: f64 = 3000.0;
-
 /// What of that has to come about, or it was no such storm.
 const STORM_SHARE: f64 = 0.8;
 
@@ -30,7 +27,7 @@ pub(super) const ADDED: Row = Row {
 pub(super) const TAIL: Row = Row {
     figures: &[
         figure(10, "latency.quiet", "greeting, p99, quiet", &[Target::AtMost(0.5)]),
-        figure(10, "latency.storm", "greeting, p99, 3,000 bots a second", &[Target::AtMost(1.3)]),
+        figure(10, "latency.storm", "greeting, p99, a storm of bots", &[Target::AtMost(1.3)]),
         figure(10, "latency.parked", "greeting, p99, among many parked", &[Target::AtMost(2.1)]),
     ],
     contenders: &[Kind::Gatepost, Kind::Postscreen, Kind::Haproxy, Kind::Nginx],
@@ -80,8 +77,9 @@ fn probe(around: &Surroundings, load: &mut Load, contender: &dyn Contender, part
 /// The same while bots come.
 fn stormed(around: &Surroundings, load: &mut Load, contender: &dyn Contender) -> Result<Report, String> {
     let mut storm = Surroundings::load()?;
+    let wanted = around.scale.storm;
     // It outlasts the probe.
-    let bots = ((f64::from(around.scale.probes) / RATE + 0.5) * STORM) as u32;
+    let bots = ((f64::from(around.scale.probes) / RATE + 0.5) * wanted) as u32;
     storm.begin(&Order::Crowd(Crowd {
         target: contender.strangers(),
         script: Script::Bot,
@@ -90,14 +88,14 @@ fn stormed(around: &Surroundings, load: &mut Load, contender: &dyn Contender) ->
         net: BOTS,
         first: 0,
         clients: 65_000,
-        rate: Some(STORM),
+        rate: Some(wanted),
         authority: None,
     }))?;
     let probed = probe(around, load, contender, 1.0);
     let report = storm.end()?.sound(bots)?;
     contender.met(bots, &report)?;
     let rate = f64::from(bots) / report.seconds;
-    if rate < STORM * STORM_SHARE {
+    if rate < wanted * STORM_SHARE {
         return Err(format!("only {rate:.0} bots a second were turned away"));
     }
     probed

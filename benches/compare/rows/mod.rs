@@ -6,6 +6,7 @@ mod latency;
 mod messages;
 mod parked;
 mod sessions;
+mod slow_list;
 
 use std::cell::OnceCell;
 use std::thread;
@@ -32,7 +33,7 @@ pub struct Row {
 }
 
 /// All of them.
-pub const ROWS: [&Row; 10] = [
+pub const ROWS: [&Row; 11] = [
     &parked::ROW,
     &bots::ROW,
     &sessions::ROW,
@@ -43,6 +44,7 @@ pub const ROWS: [&Row; 10] = [
     &large::TLS,
     &latency::ADDED,
     &latency::TAIL,
+    &slow_list::ROW,
 ];
 
 /// How much is done.
@@ -64,6 +66,8 @@ pub struct Scale {
     pub large: usize,
     /// How many sessions a latency is taken of.
     pub probes: u32,
+    /// How many bots come in a second of a storm.
+    pub storm: f64,
 }
 
 impl Scale {
@@ -77,6 +81,7 @@ impl Scale {
         known: 1000,
         large: 10 << 20,
         probes: 1000,
+        storm: 3000.0,
     };
     /// Enough to see a gross loss.
     pub const QUICK: Self =
@@ -91,6 +96,7 @@ impl Scale {
         known: 10,
         large: 1 << 20,
         probes: 20,
+        storm: 300.0,
     };
 }
 
@@ -111,7 +117,7 @@ impl Surroundings {
     }
 
     fn setting(&self, known: u32) -> Setting<'_> {
-        Setting { sink: self.sink.ports, known, tls: None, splice: false }
+        Setting { sink: self.sink.ports, known, tls: None, splice: false, list: None }
     }
 
     /// Made when they are needed.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use serde::Serialize;
 
 use super::contenders::{Candidate, Kind};
 use super::rows::Scale;
@@ -11,7 +12,7 @@ use super::rows::Scale;
 const QUICK_ROWS: u8 = 6;
 
 /// gatepost beside postscreen, HAProxy and nginx, doing the same work in turns on one machine.
-#[derive(Clone, Debug, Parser)]
+#[derive(Clone, Debug, Parser, Serialize)]
 #[command(name = "benches/run", version = None)]
 pub struct Arguments {
     /// The rows to measure; all if there are none

@@ -34,7 +34,10 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
     let (machine, around) = (machine::about(), Surroundings::start(arguments.scale())?);
     let versions: Vec<(String, String)> =
         candidates.iter().map(|one| (one.name.clone(), machine::version(one))).collect();
-    println!("machine: {machine}\ndescriptors: {descriptors}\nversions: {versions:?}\n{:?}", around.scale);
+    println!("machine: {machine}");
+    println!("descriptors of a process: {descriptors}");
+    versions.iter().for_each(|(name, version)| println!("{name}: {version}"));
+    println!("{:?}\n", around.scale);
 
     let (mut results, mut failures) = (Results::default(), Vec::new());
     for round in 0..arguments.rounds() {
@@ -68,8 +71,10 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
         &json!({
             "machine": machine,
             "versions": versions.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
-            "options": format!("{arguments:?}"),
-            "scale": format!("{:?}", around.scale),
+            "descriptors": descriptors,
+            "options": arguments,
+            "rounds": arguments.rounds(),
+            "scale": around.scale,
             "values": results.to_json(),
             "ratios": ratios,
             "failures": failures,

@@ -10,9 +10,9 @@ pub(super) fn address(net: u8, n: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(127, net, 0, 0).to_bits() | (n + 1) & 0xffff)
 }
 
-/// A socket of that client, bound, and not connected yet.
-pub(super) fn socket(net: u8, n: u32) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+/// A socket of that client, bound, and not connected yet. `kind` is `Type::STREAM`, or the same for one that does not block.
+pub(super) fn socket(kind: Type, net: u8, n: u32) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, kind, None)?;
     socket.bind(&SocketAddr::from((address(net, n), 0)).into())?;
     Ok(socket)
 }

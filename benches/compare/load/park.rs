@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
+use socket2::Type;
+
 use super::clients;
 use super::{Report, STRANGERS};
 
@@ -19,7 +21,7 @@ impl Parked {
     pub(super) fn grow(&mut self, target: SocketAddr, count: u32) -> io::Result<Report> {
         let began = Instant::now();
         for n in self.streams.len() as u32..count {
-            let socket = clients::socket(STRANGERS, n)?;
+            let socket = clients::socket(Type::STREAM, STRANGERS, n)?;
             socket.connect(&target.into())?;
             self.streams.push_back(socket.into());
         }

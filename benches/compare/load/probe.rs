@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::Type;
+
 use super::{KNOWN, PATIENCE, Report, clients};
 
 /// What a timer may be late by itself.
@@ -34,7 +36,7 @@ pub(super) fn run(target: SocketAddr, count: u32, rate: f64, clients: u32) -> io
 
 /// One session; the time from connecting to the whole greeting.
 fn session(target: SocketAddr, client: u32) -> io::Result<Duration> {
-    let socket = clients::socket(KNOWN, client)?;
+    let socket = clients::socket(Type::STREAM, KNOWN, client)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_tcp_nodelay(true)?;
     let began = Instant::now();

@@ -12,6 +12,8 @@ use std::cell::OnceCell;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use super::contenders::{Candidate, Contender, Counts, Kind, Setting};
 pub use super::figures::plan::{Figure, Target, Unit};
 use super::load::{Crowd, Load, Order, Report};
@@ -48,7 +50,7 @@ pub const ROWS: [&Row; 11] = [
 ];
 
 /// How much is done.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Scale {
     /// How many strangers wait: at first, later, and last.
     pub parked: [u32; 3],

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
+use socket2::Type;
 
 use super::script::Step;
 use super::wire::Wires;
@@ -73,7 +74,12 @@ impl Engine<'_> {
                 let Token(at) = event.token();
                 let Some(session) = self.sessions.get_mut(at) else { continue };
                 let closed = event.is_read_closed() || event.is_error();
-                if let Some(outcome) = session.go_on(self.steps, closed) {
+                let outcome = if event.is_readable() || closed || event.is_write_closed() {
+                    session.go_on(self.steps, closed)
+                } else {
+                    session.talk_on(self.steps)
+                };
+                if let Some(outcome) = outcome {
                     self.end(at, outcome);
                 }
             }
@@ -93,8 +99,7 @@ impl Engine<'_> {
                 }
             }
             let client = (self.crowd.first + self.begun) % self.crowd.clients;
-            let socket = clients::socket(self.crowd.net, client)?;
-            socket.set_nonblocking(true)?;
+            let socket = clients::socket(Type::STREAM.nonblocking(), self.crowd.net, client)?;
             if let Err(error) = socket.connect(&self.crowd.target.into())
                 && error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error())
             {

@@ -51,11 +51,8 @@ impl Session {
         let mut chunk = [0; 4096];
         let to_the_end = closed || self.stream.is_deep();
         loop {
-            match self.write(steps) {
-                Ok(()) => {}
-                // A bot that is not listened to looks for what it was told.
-                Err(_) if self.is_bot => {}
-                Err(error) => return Some(self.failed(&error)),
+            if let Some(outcome) = self.talk_on(steps) {
+                return Some(outcome);
             }
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Some(self.closed(steps)),
@@ -63,9 +60,7 @@ impl Session {
                     self.heard.extend(&chunk[..length]);
                     match self.take_reply(steps) {
                         // The next words go out, and nothing more can be there to be read.
-                        Ok(true) if length < chunk.len() && !to_the_end => {
-                            return self.write(steps).err().map(|error| self.failed(&error));
-                        }
+                        Ok(true) if length < chunk.len() && !to_the_end => return self.talk_on(steps),
                         Ok(false) if length < chunk.len() && !to_the_end => return None,
                         Ok(_) => {}
                         Err(outcome) => return Some(outcome),
@@ -77,6 +72,15 @@ impl Session {
                 Err(_) if self.is_bot => return Some(Outcome::Ended(self.last_word("reset"))),
                 Err(error) => return Some(self.failed(&error)),
             }
+        }
+    }
+
+    /// Writes what can be written; how the session ended, if it did.
+    pub(super) fn talk_on(&mut self, steps: &[Step]) -> Option<Outcome> {
+        match self.write(steps) {
+            // A bot that is not listened to looks for what it was told.
+            Err(error) if !self.is_bot => Some(self.failed(&error)),
+            _ => None,
         }
     }
 

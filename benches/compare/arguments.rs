@@ -11,6 +11,9 @@ use super::rows::Scale;
 /// The last row of a short run.
 const QUICK_ROWS: u8 = 6;
 
+/// The last row of a tiny one: the next takes its time however little is done.
+const TINY_ROWS: u8 = 10;
+
 /// gatepost beside postscreen, HAProxy and nginx, doing the same work in turns on one machine.
 #[derive(Clone, Debug, Parser, Serialize)]
 #[command(name = "benches/run", version = None)]
@@ -59,7 +62,12 @@ impl Arguments {
 
     /// Whether a row is to be measured.
     pub fn wants(&self, row: u8) -> bool {
-        if self.rows.is_empty() { !self.quick || row <= QUICK_ROWS } else { self.rows.contains(&row) }
+        let last = match (self.bench, self.quick) {
+            (_, true) => QUICK_ROWS,
+            (false, false) => TINY_ROWS,
+            (true, false) => u8::MAX,
+        };
+        if self.rows.is_empty() { row <= last } else { self.rows.contains(&row) }
     }
 
     /// Whether so much is done that it can be said whether targets are met.

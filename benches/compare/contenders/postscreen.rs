@@ -68,7 +68,8 @@ impl Contender for Postscreen {
         Some("postscreen")
     }
 
+    /// It closes on what it has not read, and the reset may overtake the 521.
     fn farewells(&self) -> &'static [&'static str] {
-        &["521"]
+        &["521", "reset"]
     }
 }

@@ -33,11 +33,14 @@ pub fn write(figures: &[Figure], contenders: &[String], results: &Results) -> St
         for (at, target) in figure.targets.iter().enumerate() {
             let _ = write!(table, "{}{}", if at == 0 { "  " } else { "; " }, judgement(figure, *target, results));
         }
-        let _ = write!(table, "\n{:LABEL$}", "   gatepost / this one");
-        for contender in contenders {
-            let ratio = results.ratio(figure.id, OURS, contender).filter(|_| contender != OURS);
-            cell(&mut table, &ratio.map(|ratio| format!("{:.3}", ratio.median)).unwrap_or_default());
+        table.push('\n');
+        let others = contenders.iter().map(|one| results.ratio(figure.id, OURS, one).filter(|_| one != OURS));
+        let ratios: Vec<_> = others.map(|ratio| ratio.map(|ratio| format!("{:.3}", ratio.median))).collect();
+        if ratios.iter().all(Option::is_none) {
+            continue;
         }
+        let _ = write!(table, "{:LABEL$}", "   gatepost / this one");
+        ratios.iter().for_each(|ratio| cell(&mut table, ratio.as_deref().unwrap_or_default()));
         table.truncate(table.trim_end().len());
         table.push('\n');
     }

@@ -1,11 +1,12 @@
 //! One run: round by round, row by row, each contender in its turn.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::arguments::Arguments;
 use super::contenders::{Candidate, Kind};
@@ -23,70 +24,138 @@ const NOT_QUICK: [Kind; 2] = [Kind::Postscreen, Kind::Direct];
 
 /// Measures, prints, and writes what is asked for.
 pub fn run(arguments: &Arguments) -> Result<(), String> {
-    let descriptors = raise_descriptor_limit();
-    let candidates = taking_part(arguments)?;
-    let rows: Vec<&Row> =
-        ROWS.into_iter().filter(|row| row.figures.iter().any(|figure| arguments.wants(figure.row))).collect();
-    let mut figures: Vec<Figure> = rows.iter().flat_map(|row| row.figures).copied().collect();
-    if !arguments.judges() {
-        figures.iter_mut().for_each(|figure| figure.targets = &[]);
+    let mut run = Run::new(arguments)?;
+    run.print_head();
+    run.rounds();
+    let mut told = run.judge();
+    if told.is_err() && run.compares() && run.failures.is_empty() {
+        // A short run may have had bad luck, a change that costs half has it twice.
+        println!("once more, since that may have been chance");
+        run.rounds();
+        told = run.judge();
     }
-    let (machine, around) = (machine::about(), Surroundings::start(arguments.scale())?);
-    let versions: Vec<(String, String)> =
-        candidates.iter().map(|one| (one.name.clone(), machine::version(one))).collect();
-    println!("machine: {machine}");
-    println!("descriptors of a process: {descriptors}");
-    versions.iter().for_each(|(name, version)| println!("{name}: {version}"));
-    println!("{:?}\n", around.scale);
+    println!("\n{}", table::write(&run.figures, &run.names(), &run.results));
+    run.write_results()?;
+    if !run.failures.is_empty() {
+        return Err(format!("{} measurements failed:\n{}", run.failures.len(), run.failures.join("\n")));
+    }
+    if arguments.keep { keep(run.ratios()) } else { told.map(|compared| println!("{compared}")) }
+}
 
-    let (mut results, mut failures) = (Results::default(), Vec::new());
-    for round in 0..arguments.rounds() {
-        results.next_round();
-        for row in &rows {
-            let mut turns: Vec<&Candidate> =
-                candidates.iter().filter(|one| row.contenders.contains(&one.kind)).collect();
-            let first = round as usize % turns.len().max(1);
-            turns.rotate_left(first);
-            for candidate in turns {
-                let of = format!("round {}, row {}, {}", round + 1, row.figures[0].row, candidate.name);
-                match measure(row, &around, candidate) {
-                    Ok(values) => {
-                        println!("{of}: {}", shown(row, &values));
-                        values.iter().for_each(|(id, value)| results.add(id, &candidate.name, *value));
-                    }
-                    Err(error) => {
-                        println!("{of}: FAILED: {error}");
-                        failures.push(format!("{of}: {error}"));
-                    }
-                }
+struct Run<'a> {
+    arguments: &'a Arguments,
+    descriptors: u64,
+    machine: Value,
+    candidates: Vec<Candidate>,
+    rows: Vec<&'static Row>,
+    figures: Vec<Figure>,
+    around: Surroundings,
+    results: Results,
+    failures: Vec<String>,
+    done: usize,
+}
+
+impl<'a> Run<'a> {
+    fn new(arguments: &'a Arguments) -> Result<Self, String> {
+        let wanted = |row: &&Row| row.figures.iter().any(|figure| arguments.wants(figure.row));
+        let rows: Vec<&Row> = ROWS.into_iter().filter(wanted).collect();
+        let mut figures: Vec<Figure> = rows.iter().flat_map(|row| row.figures).copied().collect();
+        if !arguments.judges() {
+            figures.iter_mut().for_each(|figure| figure.targets = &[]);
+        }
+        Ok(Self {
+            arguments,
+            descriptors: raise_descriptor_limit(),
+            machine: machine::about(),
+            candidates: taking_part(arguments)?,
+            rows,
+            figures,
+            around: Surroundings::start(arguments.scale())?,
+            results: Results::default(),
+            failures: Vec::new(),
+            done: 0,
+        })
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.candidates.iter().map(|one| one.name.clone()).collect()
+    }
+
+    fn versions(&self) -> BTreeMap<&str, String> {
+        self.candidates.iter().map(|one| (one.name.as_str(), machine::version(one))).collect()
+    }
+
+    fn print_head(&self) {
+        println!("machine: {}", self.machine);
+        println!("descriptors of a process: {}", self.descriptors);
+        self.versions().iter().for_each(|(name, version)| println!("{name}: {version}"));
+        println!("{:?}\n", self.around.scale);
+    }
+
+    /// As many rounds as are asked for.
+    fn rounds(&mut self) {
+        for _ in 0..self.arguments.rounds() {
+            self.results.next_round();
+            for row in self.rows.clone() {
+                let mut turns: Vec<Candidate> =
+                    self.candidates.iter().filter(|one| row.contenders.contains(&one.kind)).cloned().collect();
+                let first = self.done % turns.len().max(1);
+                turns.rotate_left(first);
+                turns.iter().for_each(|candidate| self.turn(row, candidate));
+            }
+            self.done += 1;
+        }
+    }
+
+    fn turn(&mut self, row: &Row, candidate: &Candidate) {
+        let of = format!("round {}, row {}, {}", self.done + 1, row.figures[0].row, candidate.name);
+        match measure(row, &self.around, candidate) {
+            Ok(values) => {
+                println!("{of}: {}", shown(row, &values));
+                values.iter().for_each(|(id, value)| self.results.add(id, &candidate.name, *value));
+            }
+            Err(error) => {
+                println!("{of}: FAILED: {error}");
+                self.failures.push(format!("{of}: {error}"));
             }
         }
     }
 
-    let names: Vec<String> = candidates.iter().map(|one| one.name.clone()).collect();
-    println!("\n{}", table::write(&figures, &names, &results));
-    let ratios = kept::ratios(&figures, &results);
-    write(
-        &root().join("target/compare/results.json"),
-        &json!({
-            "machine": machine,
-            "versions": versions.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
-            "descriptors": descriptors,
-            "options": arguments,
-            "rounds": arguments.rounds(),
-            "scale": around.scale,
-            "values": results.to_json(),
-            "ratios": ratios,
-            "failures": failures,
-        }),
-    )?;
-    if !failures.is_empty() {
-        return Err(format!("{} measurements failed:\n{}", failures.len(), failures.join("\n")));
+    fn ratios(&self) -> Ratios {
+        kept::ratios(&self.figures, &self.results)
     }
-    if arguments.keep {
-        return keep(ratios);
+
+    /// Whether ratios are held against those that are kept.
+    fn compares(&self) -> bool {
+        self.arguments.quick && self.arguments.bench && !self.arguments.keep
     }
-    if arguments.quick && arguments.bench { compare(&figures, &ratios) } else { Ok(()) }
+
+    /// Whether ratios are as good as those that are kept, as far as such a short run can say.
+    fn judge(&self) -> Result<String, String> {
+        if !self.compares() {
+            return Ok(String::new());
+        }
+        let (losses, compared) = kept::losses(&self.figures, &read_kept()?, &self.ratios());
+        if losses.is_empty() {
+            return Ok(format!("{compared} ratios compared with those kept; none is grossly worse"));
+        }
+        Err(format!("far worse than what is kept in {}:\n{}", kept_file().display(), losses.join("\n")))
+    }
+
+    fn write_results(&self) -> Result<(), String> {
+        let results = json!({
+            "machine": self.machine,
+            "versions": self.versions(),
+            "descriptors": self.descriptors,
+            "options": self.arguments,
+            "rounds": self.done,
+            "scale": self.around.scale,
+            "values": self.results.to_json(),
+            "ratios": self.ratios(),
+            "failures": self.failures,
+        });
+        write(&root().join("target/compare/results.json"), &results)
+    }
 }
 
 /// The contenders that are asked for, and here.
@@ -177,13 +246,4 @@ fn keep(ratios: Ratios) -> Result<(), String> {
         kept.entry(figure).or_default().extend(ratios);
     }
     write(&kept_file(), &kept)
-}
-
-fn compare(figures: &[Figure], now: &Ratios) -> Result<(), String> {
-    let (losses, compared) = kept::losses(figures, &read_kept()?, now);
-    if losses.is_empty() {
-        println!("{compared} ratios compared with those kept; none is grossly worse");
-        return Ok(());
-    }
-    Err(format!("far worse than what is kept in {}:\n{}", kept_file().display(), losses.join("\n")))
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::plan::{Figure, Kind};
+use super::plan::{Figure, Kind, Unit};
 use super::results::Results;
 use super::table::OURS;
 
@@ -13,14 +13,15 @@ const GROSS: f64 = 2.0;
 /// Of each figure, gatepost's median ratio to each peer.
 pub type Ratios = BTreeMap<String, BTreeMap<String, f64>>;
 
-/// The ratios of this run.
+/// The ratios of this run; not of figures that are ratios themselves.
 pub fn ratios(figures: &[Figure], results: &Results) -> Ratios {
+    let figures = figures.iter().filter(|figure| figure.unit != Unit::Times);
     let of = |figure: &Figure| {
         let peers = Kind::ALL.map(|kind| kind.to_string()).into_iter().filter(|peer| peer != OURS);
         let ratios = peers.filter_map(|peer| Some((peer.clone(), results.ratio(figure.id, OURS, &peer)?.median)));
         ratios.map(|(peer, ratio)| (peer, (ratio * 1000.0).round() / 1000.0)).collect::<BTreeMap<_, _>>()
     };
-    figures.iter().map(|figure| (figure.id.to_owned(), of(figure))).filter(|(_, ratios)| !ratios.is_empty()).collect()
+    figures.map(|figure| (figure.id.to_owned(), of(figure))).filter(|(_, ratios)| !ratios.is_empty()).collect()
 }
 
 /// What is grossly worse than it was, each in a sentence, and how many ratios were compared.
@@ -46,7 +47,6 @@ pub fn losses(figures: &[Figure], kept: &Ratios, now: &Ratios) -> (Vec<String>, 
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::Unit;
     use super::*;
 
     const RATE: Figure = Figure { row: 4, id: "rate", label: "rate", unit: Unit::PerSecond, more: true, targets: &[] };
@@ -86,5 +86,7 @@ mod tests {
             results.add("rate", name, value);
         }
         assert_eq!(ratios(&[RATE, COST], &results), one("rate", 0.333));
+        let times = Figure { unit: Unit::Times, ..RATE };
+        assert!(ratios(&[times], &results).is_empty());
     }
 }

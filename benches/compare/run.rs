@@ -35,7 +35,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
         told = run.judge();
     }
     println!("\n{}", table::write(&run.figures, &run.names(), &run.results));
-    run.write_results()?;
+    println!("every value: {}", results_file().display());
     if !run.failures.is_empty() {
         return Err(format!("{} measurements failed:\n{}", run.failures.len(), run.failures.join("\n")));
     }
@@ -104,6 +104,10 @@ impl<'a> Run<'a> {
                 turns.iter().for_each(|candidate| self.turn(row, candidate));
             }
             self.done += 1;
+            // So that a run that is broken off was not in vain.
+            if let Err(error) = self.write_results() {
+                self.failures.push(error);
+            }
         }
     }
 
@@ -154,7 +158,7 @@ impl<'a> Run<'a> {
             "ratios": self.ratios(),
             "failures": self.failures,
         });
-        write(&root().join("target/compare/results.json"), &results)
+        write(&results_file(), &results)
     }
 }
 
@@ -219,6 +223,10 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
+fn results_file() -> PathBuf {
+    root().join("target/compare/results.json")
+}
+
 fn kept_file() -> PathBuf {
     root().join("benches/compare/kept.json")
 }
@@ -228,9 +236,7 @@ fn write(file: &Path, value: &impl serde::Serialize) -> Result<(), String> {
     let folder = file.parent().unwrap_or(file);
     fs::create_dir_all(folder)
         .and_then(|()| fs::write(file, text + "\n"))
-        .map_err(|error| format!("{}: {error}", file.display()))?;
-    println!("written: {}", file.display());
-    Ok(())
+        .map_err(|error| format!("{}: {error}", file.display()))
 }
 
 fn read_kept() -> Result<Ratios, String> {
@@ -245,5 +251,7 @@ fn keep(ratios: Ratios) -> Result<(), String> {
     for (figure, ratios) in ratios {
         kept.entry(figure).or_default().extend(ratios);
     }
-    write(&kept_file(), &kept)
+    write(&kept_file(), &kept)?;
+    println!("kept: {}", kept_file().display());
+    Ok(())
 }

@@ -16,13 +16,13 @@ use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
 use daemon::{Mx, address, backend};
 use host::dialogue::Dialogue;
 use host::gate::Gate;
 use host::letter::Letter;
+use host::process::raise_descriptor_limit;
 use host::wait;
 
 /// How many strangers wait at once.
@@ -36,14 +36,6 @@ const MOST_BYTES: u64 = if cfg!(debug_assertions) { 1200 } else { 900 };
 
 /// A session of an allowed client that takes longer than this has been kept waiting by the crowd.
 const LONGEST: Duration = Duration::from_millis(250);
-
-/// The test holds as many sockets as the gate, and some more.
-fn raise_descriptor_limit() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the limit can be raised to its maximum");
-    let wanted = u64::from(CROWD) + 200;
-    assert!(maximum.is_none_or(|maximum| maximum >= wanted), "the hard limit of descriptors is below {wanted}");
-}
 
 /// Comes from the address of the `n`th stranger.
 fn come(n: u32, gate: SocketAddr) -> TcpStream {
@@ -82,7 +74,8 @@ fn session(gate: &Gate) -> Duration {
 
 #[test]
 fn five_thousand_strangers_wait_and_nobody_else_does() {
-    raise_descriptor_limit();
+    // The test holds as many sockets as the gate, and some more.
+    assert!(raise_descriptor_limit() >= u64::from(CROWD) + 200, "the hard limit of descriptors is too low");
     let backend = backend();
     let limits = "[limits]\nsessions_per_stranger = 50\nsessions_per_prefix = 10_000";
     let gate = Mx::before(&backend).waiting("60s", "60s").allowing("127.1.0.1").section(limits).start();

@@ -20,7 +20,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,6 +29,7 @@ use tokio::task::JoinSet;
 use host::dialogue::Dialogue;
 use host::gate::Gate;
 use host::letter::Letter;
+use host::process::raise_descriptor_limit;
 use host::wait;
 
 /// How long the gate waits for each act of a slow client.
@@ -225,13 +225,6 @@ async fn hear(stream: &mut BufReader<TcpStream>, start: &str) -> io::Result<()> 
     Ok(())
 }
 
-/// The test holds as many sockets as the gate does.
-fn raise_descriptor_limit() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the limit can be raised to its maximum");
-    assert!(maximum.is_none_or(|maximum| maximum >= 8000), "the hard limit of descriptors is below 8000");
-}
-
 /// How long honest sessions take that come at once, half of them of allowed clients, and half of strangers: of each half
 /// the middle one, and the longest.
 fn honest(gate: &Gate, round: u8) -> [(Duration, Duration); 2] {
@@ -339,7 +332,8 @@ fn who_asks_for_too_much_is_told_and_sent_away() {
 
 #[test]
 fn honest_clients_are_served_beside_four_thousand_slow_ones_and_those_end_by_their_deadlines() {
-    raise_descriptor_limit();
+    // The test holds as many sockets as the gate does.
+    assert!(raise_descriptor_limit() >= 8000, "the hard limit of descriptors is below 8000");
     let (runtime, gate) = start("");
     let alone = honest(&gate, 0);
     wait::until("the honest to be gone", || (sessions(&gate) == 0.0).then_some(()));

@@ -1,13 +1,13 @@
-//! A name server for the names of clients: what is in its table, and "no such name" for everything else.
+//! A name server for the names of clients: what is in its table, and "no such name" for everything else. It can be slow.
 //!
 //! Messages are read and written by hand, and so independently of the resolver that asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const A: u16 = 1;
 const PTR: u16 = 12;
@@ -17,6 +17,7 @@ const AAAA: u16 = 28;
 pub struct NameServer {
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
+    asked: Arc<Mutex<HashSet<String>>>,
 }
 
 /// What a name has.
@@ -34,19 +35,28 @@ impl NameServer {
             table.insert((*name).to_owned(), Record::Address(*address));
             table.insert(reverse(*address), Record::Name((*name).to_owned()));
         }
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
+        Self::start((Ipv4Addr::LOCALHOST, 0).into(), table, Duration::ZERO)
+    }
+
+    /// Starts one at `address` that knows no name, and says so after `delay`: a DNSBL in trouble that lists nobody.
+    #[track_caller]
+    pub fn slow(address: SocketAddr, delay: Duration) -> Self {
+        Self::start(address, BTreeMap::new(), delay)
+    }
+
+    #[track_caller]
+    fn start(address: SocketAddr, table: BTreeMap<String, Record>, delay: Duration) -> Self {
+        let socket = UdpSocket::bind(address).unwrap_or_else(|error| panic!("no name server at {address}: {error}"));
         let address = socket.local_addr().expect("a bound socket has an address");
-        let stopping = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&stopping);
-        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a time limit above zero");
-        thread::spawn(move || {
-            let mut question = [0; 512];
-            while !stop.load(Ordering::SeqCst) {
-                let Ok((length, peer)) = socket.recv_from(&mut question) else { continue };
-                let _ = socket.send_to(&answer(&question[..length], &table), peer);
-            }
-        });
-        Self { address, stopping }
+        let (stopping, asked) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let (stop, names) = (Arc::clone(&stopping), Arc::clone(&asked));
+        thread::spawn(move || serve(&socket, &table, delay, &stop, &names));
+        Self { address, stopping, asked }
+    }
+
+    /// For how many different names it was asked.
+    pub fn asked(&self) -> usize {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Where it answers.
@@ -58,6 +68,32 @@ impl NameServer {
 impl Drop for NameServer {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Until it is to stop: answers each question when its time has come.
+fn serve(
+    socket: &UdpSocket,
+    table: &BTreeMap<String, Record>,
+    delay: Duration,
+    stop: &AtomicBool,
+    names: &Mutex<HashSet<String>>,
+) {
+    const LONGEST: Duration = Duration::from_millis(100);
+    let (mut question, mut due) = ([0; 512], VecDeque::<(Instant, Vec<u8>, SocketAddr)>::new());
+    while !stop.load(Ordering::SeqCst) {
+        while due.front().is_some_and(|(time, ..)| *time <= Instant::now()) {
+            let (_, answer, peer) = due.pop_front().expect("it was looked at");
+            let _ = socket.send_to(&answer, peer);
+        }
+        let pause = due.front().map_or(LONGEST, |(time, ..)| time.saturating_duration_since(Instant::now()));
+        // No time at all would be for ever.
+        let pause = pause.clamp(Duration::from_micros(100), LONGEST);
+        socket.set_read_timeout(Some(pause)).expect("a time limit above zero");
+        let Ok((length, peer)) = socket.recv_from(&mut question) else { continue };
+        let question = &question[..length];
+        names.lock().unwrap_or_else(PoisonError::into_inner).insert(read_name(question, 12).0);
+        due.push_back((Instant::now() + delay, answer(question, table), peer));
     }
 }
 

@@ -160,7 +160,7 @@ impl Gate {
 
     /// The process id as a number, for `/proc`.
     pub fn pid(&self) -> i32 {
-        self.process.pid().as_raw_nonzero().get()
+        self.process.number()
     }
 
     /// Asks it to leave (SIGTERM); panics unless it leaves with success. Returns its journal, complete.

@@ -21,9 +21,21 @@ pub const ADDRESS: &str = "127.0.0.50";
 
 /// A running HAProxy.
 pub struct Haproxy {
-    _process: Process,
+    process: Process,
     address: SocketAddr,
+    second: SocketAddr,
     dir: TempDir,
+}
+
+/// Free loopback addresses for one HAProxy, and a directory of its own.
+#[derive(Debug)]
+pub struct Place<'a> {
+    /// For its first frontend.
+    pub address: SocketAddr,
+    /// For another one.
+    pub second: SocketAddr,
+    /// For its files; the socket that tells of it is `stats` there, and the configuration must name it.
+    pub dir: &'a Path,
 }
 
 impl Haproxy {
@@ -31,10 +43,17 @@ impl Haproxy {
     /// this returns, and takes the gate for well until a check says otherwise.
     #[track_caller]
     pub fn before(gate: SocketAddr, server: &str) -> Self {
+        Self::start(|at| configuration(at.dir, at.address, gate, server))
+    }
+
+    /// Starts one with the configuration that `configuration` writes. It listens when this returns.
+    #[track_caller]
+    pub fn start(configuration: impl Fn(&Place<'_>) -> String) -> Self {
         for _ in 0..TRIES {
-            let (address, dir) = (ports::free_address(), public_dir());
+            let ([address, second], dir) = (std::array::from_fn(|_| ports::free_address()), public_dir());
             let file = dir.path().join("haproxy.cfg");
-            fs::write(&file, configuration(dir.path(), address, gate, server)).expect("haproxy.cfg");
+            let text = configuration(&Place { address, second, dir: dir.path() });
+            fs::write(&file, text).expect("haproxy.cfg");
             let mut command = Command::new(Peer::Haproxy.program());
             // In the foreground, one process.
             command.arg("-db").arg("-f").arg(&file);
@@ -44,7 +63,7 @@ impl Haproxy {
                 None => ask(dir.path(), "show info").map(|_| true),
             });
             if up {
-                return Self { _process: process, address, dir };
+                return Self { process, address, second, dir };
             }
             let said = process.stderr() + &process.stdout();
             assert!(said.contains(IN_USE), "HAProxy ended\n{said}");
@@ -55,6 +74,16 @@ impl Haproxy {
     /// Where clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its second address, if the configuration used it.
+    pub fn second(&self) -> SocketAddr {
+        self.second
+    }
+
+    /// The process id as a number, for `/proc`.
+    pub fn pid(&self) -> i32 {
+        self.process.number()
     }
 
     /// What it makes of the gate: `UP`, `DOWN`, `DOWN 1/2`, …, and what the last check was.

@@ -25,20 +25,34 @@ pub const NAME: &str = "balancer.example.org";
 
 /// A running nginx.
 pub struct Nginx {
-    _process: Process,
+    process: Process,
     address: SocketAddr,
+    second: SocketAddr,
     _dir: TempDir,
 }
+
+/// Processes and connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Workers {
+    /// How many serve, below one that does not. None: a single process.
+    pub count: usize,
+    /// How many connections each may have, to clients and to others.
+    pub connections: usize,
+}
+
+/// For a test.
+const ALONE: Workers = Workers { count: 0, connections: 256 };
 
 impl Nginx {
     /// The TCP part, before `gate`.
     #[track_caller]
     pub fn stream(gate: SocketAddr) -> Self {
         Self::start(
-            |address| {
+            ALONE,
+            |address, _| {
                 format!("server {{ listen {address}; proxy_pass {gate}; proxy_bind {ADDRESS}; proxy_protocol on; }}")
             },
-            |_| String::new(),
+            |_, _| String::new(),
         )
     }
 
@@ -46,13 +60,26 @@ impl Nginx {
     #[track_caller]
     pub fn mail(gate: SocketAddr) -> Self {
         let guide = guide(gate);
+        Self::mail_servers(ALONE, guide, |address, _| {
+            format!("server {{ listen {address}; protocol smtp; smtp_auth none; proxy_protocol on; xclient off; }}")
+        })
+    }
+
+    /// The SMTP part, with servers that `servers` writes for two addresses; `guide` is the HTTP service that is asked.
+    #[track_caller]
+    pub fn mail_servers(
+        workers: Workers,
+        guide: SocketAddr,
+        servers: impl Fn(SocketAddr, SocketAddr) -> String,
+    ) -> Self {
         let module = peers::tree("libnginx-mod-mail").join("usr/lib/nginx/modules/ngx_mail_module.so");
         Self::start(
-            |_| String::new(),
-            |address| {
+            workers,
+            |_, _| String::new(),
+            |address, second| {
+                let servers = servers(address, second);
                 format!(
-                    "load_module {};\nmail {{ server_name {NAME}; auth_http {guide}/;\n\
-                     server {{ listen {address}; protocol smtp; smtp_auth none; proxy_protocol on; xclient off; }} }}\n",
+                    "load_module {};\nmail {{ server_name {NAME}; auth_http {guide}/;\n{servers} }}\n",
                     module.display()
                 )
             },
@@ -60,11 +87,17 @@ impl Nginx {
     }
 
     #[track_caller]
-    fn start(stream: impl Fn(SocketAddr) -> String, mail: impl Fn(SocketAddr) -> String) -> Self {
+    fn start(
+        workers: Workers,
+        stream: impl Fn(SocketAddr, SocketAddr) -> String,
+        mail: impl Fn(SocketAddr, SocketAddr) -> String,
+    ) -> Self {
         for _ in 0..TRIES {
-            let (address, ready, dir) = (ports::free_address(), ports::free_address(), public_dir());
+            let [address, second, ready] = std::array::from_fn(|_| ports::free_address());
+            let dir = public_dir();
             let file = dir.path().join("nginx.conf");
-            fs::write(&file, configuration(dir.path(), ready, &stream(address), &mail(address))).expect("nginx.conf");
+            let (stream, mail) = (stream(address, second), mail(address, second));
+            fs::write(&file, configuration(workers, dir.path(), ready, &stream, &mail)).expect("nginx.conf");
             let mut command = Command::new(Peer::Nginx.program());
             command.arg("-p").arg(dir.path()).arg("-c").arg(&file).args(["-e", "stderr"]);
             let mut process = Process::start("nginx", &command, dir.path());
@@ -73,7 +106,7 @@ impl Nginx {
                 None => is_ready(ready).then_some(true),
             });
             if up {
-                return Self { _process: process, address, _dir: dir };
+                return Self { process, address, second, _dir: dir };
             }
             let said = process.stderr() + &process.stdout();
             assert!(said.contains(IN_USE), "nginx ended\n{said}");
@@ -85,15 +118,32 @@ impl Nginx {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Its second address, if the configuration used it.
+    pub fn second(&self) -> SocketAddr {
+        self.second
+    }
+
+    /// The process id as a number, for `/proc`; the first of them if there are several.
+    pub fn pid(&self) -> i32 {
+        self.process.number()
+    }
 }
 
-/// One process in the foreground. That it is ready is said at a port of its own: a look at the other would be a visit.
-fn configuration(dir: &Path, ready: SocketAddr, stream: &str, mail: &str) -> String {
+/// In the foreground. That it is ready is said at a port of its own: a look at the other would be a visit.
+fn configuration(workers: Workers, dir: &Path, ready: SocketAddr, stream: &str, mail: &str) -> String {
     let module = peers::tree("libnginx-mod-stream").join("usr/lib/nginx/modules/ngx_stream_module.so");
     let (main, mail) = mail.split_once('\n').unwrap_or_default();
+    let Workers { count, connections } = workers;
+    let processes = if count == 0 {
+        "master_process off;\nerror_log stderr info;".to_owned()
+    } else {
+        format!("worker_processes {count};\nworker_rlimit_nofile {connections};")
+    };
     format!(
-        "daemon off;\nmaster_process off;\npid {}/nginx.pid;\nerror_log stderr info;\nload_module {};\n{main}\n\
-         events {{ worker_connections 256; }}\nstream {{ server {{ listen {ready}; return ready; }}\n{stream} }}\n{mail}\n",
+        "daemon off;\n{processes}\npid {}/nginx.pid;\nload_module {};\n{main}\n\
+         events {{ worker_connections {connections}; }}\n\
+         stream {{ server {{ listen {ready}; return ready; }}\n{stream} }}\n{mail}\n",
         dir.display(),
         module.display()
     )

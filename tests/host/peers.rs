@@ -106,7 +106,8 @@ impl Peer {
         }
     }
 
-    fn missing(self) -> Option<String> {
+    /// Why it cannot be used here; nothing if it can.
+    pub fn missing(self) -> Option<String> {
         if !self.program().is_file() {
             return Some(format!("{self:?} is not here (tests/run brings it)"));
         }

@@ -121,6 +121,11 @@ impl Postfix {
         self.proxied_and_wrapped
     }
 
+    /// The process id of master(8) as a number, for `/proc`.
+    pub fn pid(&self) -> i32 {
+        self.process.number()
+    }
+
     /// Its log so far.
     pub fn log(&self) -> String {
         lossy(&self.dir.path().join("mail.log"))

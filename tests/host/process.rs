@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, kill_process_group, setrlimit};
 use tempfile::TempDir;
 
 use super::wait;
@@ -63,6 +63,11 @@ impl Process {
     /// The process id, for signals and `/proc`.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// The same as a number, for `/proc`.
+    pub fn number(&self) -> i32 {
+        self.pid().as_raw_nonzero().get()
     }
 
     /// Sends a signal to the program and all that it started, if they have not left its process group.
@@ -119,6 +124,14 @@ impl Drop for Process {
         // The watcher, and whatever the program left behind.
         let _ = kill_process_group(self.pid(), Signal::KILL);
     }
+}
+
+/// As many descriptors as are permitted to this process and those that it starts; how many those are.
+pub fn raise_descriptor_limit() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let limit = if raised.is_ok() { maximum } else { current };
+    limit.unwrap_or(u64::MAX)
 }
 
 /// A log file as text; empty while the program has not made it.

@@ -4,15 +4,27 @@
 //! gone, to a small stock of the thread's, so that the memory in use follows what moves and not who is connected.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How much memory a buffer takes at first.
 pub(super) const SIZE: usize = 16 * 1024;
 
-/// How many pieces of memory a thread keeps for later.
+/// How much it takes where much goes through: four times fewer reads and writes.
+pub(super) const LARGE: usize = 64 * 1024;
+
+/// How many pieces of memory a thread keeps for later, usual and large ones.
 const STOCK: usize = 64;
+const LARGE_STOCK: usize = 4;
+
+/// How many large pieces there may be in use. Whoever comes later makes do with the usual: however many send much to a
+/// backend that takes little, memory stays small.
+const MOST_LARGE: usize = 64;
+
+static LARGE_IN_USE: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static LARGE_SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Bytes in order: put in behind, taken out in front. Not to be printed: they may hold a password.
@@ -22,6 +34,8 @@ pub(super) struct Buffer {
     memory: Vec<u8>,
     start: usize,
     end: usize,
+    /// Whether it has one of the large pieces.
+    large: bool,
 }
 
 impl Buffer {
@@ -36,6 +50,25 @@ impl Buffer {
 
     pub(super) fn is_empty(&self) -> bool {
         self.start == self.end
+    }
+
+    /// How much it holds before it has to grow.
+    pub(super) fn size(&self) -> usize {
+        if self.large { LARGE } else { SIZE }
+    }
+
+    /// Takes a large piece of memory for what comes next, if there is one and nothing is held. Say [`Buffer::filled`] or
+    /// [`Buffer::settle`] afterwards.
+    pub(super) fn widen(&mut self) {
+        if !self.memory.is_empty() {
+            return;
+        }
+        if LARGE_IN_USE.fetch_add(1, Ordering::Relaxed) >= MOST_LARGE {
+            LARGE_IN_USE.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        self.memory = LARGE_SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; LARGE]);
+        self.large = true;
     }
 
     /// Takes `count` bytes out. The memory goes back with the last byte.
@@ -91,15 +124,21 @@ impl Buffer {
     fn give_back(&mut self) {
         (self.start, self.end) = (0, 0);
         let memory = std::mem::take(&mut self.memory);
-        if memory.len() == SIZE {
-            // Without a thread's stock (the thread is ending) it is simply freed.
-            let _ = SPARE.try_with(|spare| {
-                let mut spare = spare.borrow_mut();
-                if spare.len() < STOCK {
-                    spare.push(memory);
-                }
-            });
+        if std::mem::take(&mut self.large) {
+            LARGE_IN_USE.fetch_sub(1, Ordering::Relaxed);
         }
+        let (stock, most) = match memory.len() {
+            SIZE => (&SPARE, STOCK),
+            LARGE => (&LARGE_SPARE, LARGE_STOCK),
+            _ => return,
+        };
+        // Without a thread's stock (the thread is ending) it is simply freed.
+        let _ = stock.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < most {
+                spare.push(memory);
+            }
+        });
     }
 }
 
@@ -117,9 +156,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_goes_in_comes_out(acts in proptest::collection::vec((any::<bool>(), 0_usize..9000), 0..40)) {
+        fn what_goes_in_comes_out(acts in proptest::collection::vec((any::<bool>(), 0_usize..9000, any::<bool>()), 0..40)) {
             let (mut buffer, mut model, mut next) = (Buffer::default(), Vec::new(), 0_u8);
-            for (put, count) in acts {
+            for (put, count, wide) in acts {
+                if wide {
+                    buffer.widen();
+                    buffer.settle();
+                }
                 if put {
                     let bytes: Vec<u8> = (0..count).map(|_| { next = next.wrapping_add(1); next }).collect();
                     buffer.append(&bytes);
@@ -145,5 +188,24 @@ mod tests {
         assert_eq!(two.memory.as_ptr(), first);
         two.settle();
         assert!(two.memory.is_empty());
+    }
+
+    #[test]
+    fn there_are_so_many_large_ones_and_then_usual_ones() {
+        let mut all: Vec<Buffer> = (0..MOST_LARGE + 9).map(|_| Buffer::default()).collect();
+        for buffer in &mut all {
+            buffer.widen();
+            buffer.append(b"x");
+        }
+        let large = all.iter().filter(|buffer| buffer.large).count();
+        // Other tests may have some.
+        assert!(large > 0 && large <= MOST_LARGE, "{large}");
+        drop(all);
+        let mut one = Buffer::default();
+        one.widen();
+        // One that grows is none of them any more, and still counted.
+        one.append(&[0; LARGE + 1]);
+        one.consume(LARGE + 1);
+        assert!(!one.large && one.memory.is_empty());
     }
 }

@@ -9,6 +9,7 @@
 //! bytes are looked at, and nobody's time passes. The client is read as far as there is room, so that it is seen if it leaves.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use super::buffer::SIZE;
 use super::ending::{End, ProtocolFault, Tally, Wait};
 use super::flow::Flow;
 use super::machine::{Machine, Step};
+use super::splice::{Done, splice};
 use super::waits::{self, Pace, Waits};
 use super::wire::{self, NoBackend, NoTls, Renewal};
 use super::{Attempt, Opening, Settings, Trace, Warden, Wire};
@@ -29,6 +31,9 @@ use crate::smtp::reply::REPLY_LIMIT;
 /// How long gatepost goes on reading from a client that it has said its last word to. A connection that is closed with
 /// bytes unread is reset, and a reset can destroy the last word on its way.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// From how many bytes on, of a chunk, the kernel is asked to move them: less is sooner read and written.
+const WORTHWHILE: u64 = 32 * 1024;
 
 /// The two connections, and what has been read from them already. Not to be printed: the bytes may hold a password.
 pub struct Sides<C, B> {
@@ -88,7 +93,7 @@ pub async fn run_traced<C: Wire, B: Wire>(
         backend_deaf: false,
         draining: false,
         client_bytes: 0,
-        splice: cfg!(target_os = "linux"),
+        splice: true,
     };
     drop((client_bytes, backend_bytes));
     if !relay.warden.offers_auth() {
@@ -283,7 +288,7 @@ impl<W: Warden> Relay<'_, W> {
         // What the client says behind our 220 to STARTTLS is for the handshake to read.
         let from_client = match self.machine.is_upgrading() {
             true => Poll::Pending,
-            false => self.up.poll_read(cx, ends.client),
+            false => self.read_client(cx, ends),
         };
         let from_client = match from_client {
             Poll::Ready(Ok(count)) => {
@@ -303,6 +308,28 @@ impl<W: Warden> Relay<'_, W> {
             Poll::Pending => false,
         };
         Ok(from_client | from_backend)
+    }
+
+    /// Reads from the client. Of a chunk, of which nothing is looked at, the kernel moves what it can.
+    fn read_client<C: Wire, B: Wire>(
+        &mut self,
+        cx: &mut Context<'_>,
+        ends: &mut Ends<'_, C, B>,
+    ) -> Poll<io::Result<usize>> {
+        if let Some(left) = self.machine.chunk_left().filter(|left| *left >= WORTHWHILE)
+            && !self.backend_deaf
+            && self.up.takes_unseen()
+            && let (Some(client), Some(_)) = (ends.client.tcp(), ends.backend.tcp())
+        {
+            let moved = self.up.poll_take(cx, client, left);
+            if let Poll::Ready(Ok(count)) = moved {
+                self.machine.chunk_moved(count as u64);
+            }
+            if moved.is_ready() || self.up.takes_unseen() {
+                return moved;
+            }
+        }
+        self.up.poll_read(cx, ends.client)
     }
 
     /// Lets the machine work through what has been read, as far as there is room for what it makes of it.
@@ -392,7 +419,11 @@ impl<W: Warden> Relay<'_, W> {
         if self.backend_deaf {
             self.up.discard();
         }
-        match self.up.poll_write(cx, ends.backend) {
+        let to_backend = match ends.backend.tcp().filter(|_| self.up.has_unseen()) {
+            Some(backend) => self.up.poll_bring(cx, backend),
+            None => self.up.poll_write(cx, ends.backend),
+        };
+        match to_backend {
             Poll::Ready(Ok(())) => moved = true,
             Poll::Ready(Err(_)) if self.machine.is_opaque() => return Err(Turn::Over(End::Opaque)),
             Poll::Ready(Err(_)) => {
@@ -462,10 +493,7 @@ impl<W: Warden> Relay<'_, W> {
     }
 
     /// Lets the kernel move the bytes to the end. `None`: it cannot, go on here.
-    #[cfg(target_os = "linux")]
     async fn splice(&mut self, client: Option<&TcpStream>, backend: Option<&TcpStream>) -> Option<End> {
-        use super::splice::{Done, splice};
-
         self.splice = false;
         let (client, backend) = (client?, backend?);
         let idle = waits::idle(&self.settings.timeouts);
@@ -475,12 +503,6 @@ impl<W: Warden> Relay<'_, W> {
             Done::Idle => Some(End::TimedOut(Wait::Idle)),
             Done::Unfit => None,
         }
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    async fn splice(&mut self, _client: Option<&TcpStream>, _backend: Option<&TcpStream>) -> Option<End> {
-        self.splice = false;
-        None
     }
 
     /// Brings the client what has been said to it, and closes.

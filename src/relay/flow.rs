@@ -15,9 +15,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::TRACE_LIMIT;
 use super::buffer::{Buffer, SIZE};
+use super::pipe::InPipe;
 
 /// Room that one step may need in `out` beyond what is sealed: the longest of gatepost's own replies, commands and header
 /// fields.
@@ -32,8 +34,12 @@ pub(super) struct Flow {
     /// How many bytes at the front of `input` go on unchanged.
     passed: usize,
     out: Buffer,
+    /// Bytes that go on unseen, while nothing else is held.
+    pipe: InPipe,
     /// How large the input may become.
     limit: usize,
+    /// Whether more comes at once than the usual room takes.
+    wide: bool,
     /// Whether what was written may still be held by the side that it was written to, as TLS does.
     unflushed: bool,
     /// Whether the side that is read has closed.
@@ -49,7 +55,18 @@ impl Flow {
     pub(super) fn new(unread: &[u8], limit: usize) -> Self {
         let mut input = Buffer::default();
         input.append(unread);
-        Self { input, passed: 0, out: Buffer::default(), limit, unflushed: false, eof: false, shut: false, written: 0 }
+        Self {
+            input,
+            passed: 0,
+            out: Buffer::default(),
+            pipe: InPipe::default(),
+            limit,
+            wide: false,
+            unflushed: false,
+            eof: false,
+            shut: false,
+            written: 0,
+        }
     }
 
     /// What has been read and not been dealt with.
@@ -59,7 +76,7 @@ impl Flow {
 
     /// Whether anything waits to be written, or to leave where it was written to.
     pub(super) fn is_blocked(&self) -> bool {
-        self.has_more() || self.unflushed
+        self.has_more() || self.unflushed || self.has_unseen()
     }
 
     fn has_more(&self) -> bool {
@@ -68,7 +85,17 @@ impl Flow {
 
     /// Whether nothing is held.
     pub(super) fn is_empty(&self) -> bool {
-        self.input.is_empty() && self.out.is_empty()
+        self.input.is_empty() && self.out.is_empty() && !self.has_unseen()
+    }
+
+    /// Whether there are bytes that go on unseen. They are to be [brought](Self::poll_bring) before anything else.
+    pub(super) fn has_unseen(&self) -> bool {
+        self.pipe.held() > 0
+    }
+
+    /// Whether bytes that go on unseen can be [taken](Self::poll_take), now or as soon as those before have gone on.
+    pub(super) fn takes_unseen(&self) -> bool {
+        self.input.is_empty() && self.out.is_empty() && !self.unflushed && !self.pipe.is_unfit()
     }
 
     /// Whether one more step's bytes can be taken. False until some have been written; never for ever.
@@ -103,6 +130,7 @@ impl Flow {
         self.input.consume(self.passed);
         self.passed = 0;
         self.unflushed = false;
+        self.pipe.discard();
     }
 
     /// The side that is read is another connection from here on: what has come over the one before is forgotten.
@@ -119,9 +147,14 @@ impl Flow {
         from: &mut (impl AsyncRead + Unpin),
     ) -> Poll<io::Result<usize>> {
         // Beyond the usual size only for something that is too long to be made sense of in less.
-        let size = if self.is_blocked() { SIZE } else { self.limit.max(SIZE) };
+        if self.wide && self.is_empty() {
+            self.input.widen();
+        }
+        let usual = self.input.size();
+        let size = if self.is_blocked() { usual } else { self.limit.max(usual) };
         let free = size.saturating_sub(self.input.len());
-        if self.eof || free == 0 {
+        if self.eof || free == 0 || self.has_unseen() {
+            self.input.settle();
             return Poll::Pending;
         }
         let mut room = ReadBuf::new(self.input.room(free.min(READ)));
@@ -130,6 +163,7 @@ impl Flow {
         match polled {
             Poll::Ready(Ok(())) => {
                 self.eof = count == 0;
+                self.wide = count >= SIZE;
                 self.input.filled(count);
                 Poll::Ready(Ok(count))
             }
@@ -138,6 +172,23 @@ impl Flow {
                 other.map_ok(|()| 0)
             }
         }
+    }
+
+    /// Takes up to `most` bytes that are to go on unseen: the kernel keeps them. `Pending` also where some wait to go on, and
+    /// where it turns out that it [cannot](Self::takes_unseen).
+    pub(super) fn poll_take(&mut self, cx: &mut Context<'_>, from: &TcpStream, most: u64) -> Poll<io::Result<usize>> {
+        if self.eof || self.has_unseen() {
+            return Poll::Pending;
+        }
+        let taken = self.pipe.poll_fill(cx, from, usize::try_from(most).unwrap_or(usize::MAX));
+        self.eof = matches!(taken, Poll::Ready(Ok(0)));
+        taken
+    }
+
+    /// Brings what goes on unseen to the other side, once.
+    pub(super) fn poll_bring(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
+        self.written += ready!(self.pipe.poll_drain(cx, to))? as u64;
+        Poll::Ready(Ok(()))
     }
 
     /// Writes once, and flushes when that was all. `Pending` also where there is nothing to write.

@@ -14,7 +14,7 @@
 //! | `limits` | how much one client may ask for |
 //! | `trace` | the header field on top of each message, for an MTA that is not told of the client otherwise |
 //! | `driver`, `flow`, `buffer`, `waits` | the machine between two sockets: reading, writing, back-pressure, deadlines |
-//! | `splice` | what is left when nothing is to be watched: the kernel moves the bytes |
+//! | `splice`, `pipe` | what is left when nothing is to be watched: the kernel moves the bytes |
 
 mod buffer;
 mod driver;
@@ -24,7 +24,7 @@ mod limits;
 pub mod machine;
 mod outstanding;
 mod own;
-#[cfg(target_os = "linux")]
+mod pipe;
 mod splice;
 mod tls;
 mod trace;

@@ -241,10 +241,13 @@ impl Machine {
         if here == 0 {
             return self.wait(eof);
         }
-        let left = left - here as u64;
+        self.chunk_is_left(left - here as u64);
+        Step::Pass(here)
+    }
+
+    pub(super) fn chunk_is_left(&mut self, left: u64) {
         self.client = if left > 0 { Client::Chunk(left) } else { Client::Commands };
         self.acts.client += u64::from(left == 0);
-        Step::Pass(here)
     }
 
     /// What goes before the client's first byte of mail data.

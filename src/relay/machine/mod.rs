@@ -312,6 +312,22 @@ impl Machine {
         matches!(self.client, Client::Opaque)
     }
 
+    /// How many bytes of a chunk are still to come from the client, where nothing else can come before them. They go on as
+    /// they are, so that they need not be shown: say [`Machine::chunk_moved`] of those that are not.
+    pub fn chunk_left(&self) -> Option<u64> {
+        match self.client {
+            Client::Chunk(left) if self.ended.is_none() && self.pending.is_none() => Some(left),
+            _ => None,
+        }
+    }
+
+    /// So many bytes of a chunk, no more than are left, have gone on without being shown.
+    pub fn chunk_moved(&mut self, count: u64) {
+        if let Client::Chunk(left) = self.client {
+            self.chunk_is_left(left.saturating_sub(count));
+        }
+    }
+
     /// Whether the client's side is to become a TLS connection: nothing is to be read from it before.
     pub fn is_upgrading(&self) -> bool {
         matches!(self.client, Client::Upgrading)

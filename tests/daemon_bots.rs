@@ -31,18 +31,25 @@ enum Step {
     Hear(&'static str),
     /// Waits for one line that begins so.
     Line(&'static str),
+    /// Likewise, and the teaser may come before it: whoever speaks at once may hear it or not.
+    Told(&'static str),
     Say(&'static [u8]),
     /// Waits for the other side to close, with nothing left to be read.
     Close,
 }
 
-use Step::{Close, Hear, Line, Say};
+use Step::{Close, Hear, Line, Say, Told};
 
 fn play(bot: &mut Dialogue, script: &[Step]) {
     for step in script {
         match step {
             Hear(start) => drop(bot.expect(start)),
             Line(start) => drop(bot.expect_line(start)),
+            Told(start) => {
+                let line = bot.expect_line("");
+                let told = if line.starts_with("220-mx.example.test ESMTP") { bot.expect_line(start) } else { line };
+                assert!(told.starts_with(start), "{told}");
+            }
             Say(bytes) => drop(bot.send(bytes)),
             Close => bot.expect_close(),
         }
@@ -62,7 +69,7 @@ const BYE: Step = Hear("221");
 
 /// What a published log of an IceWarp server shows of it: in its own order, but without waiting for anything.
 const YLMF_IN_A_HURRY: &[Step] =
-    &[Say(b"EHLO ylmf-pc\r\nAUTH LOGIN\r\naGFua3M=\r\nODg4ODg4\r\n"), TEASED, Line("521 5.5.1 "), Close];
+    &[Say(b"EHLO ylmf-pc\r\nAUTH LOGIN\r\naGFua3M=\r\nODg4ODg4\r\n"), Told("521 5.5.1 "), Close];
 
 const YLMF_POLITE: &[Step] = &[GREETED, Say(b"EHLO ylmf-pc\r\n"), Line("521 5.7.1 "), Close];
 
@@ -102,12 +109,12 @@ fn ylmf_pc_is_refused_and_the_backend_never_hears_of_it() {
         (address(3), GUESSER, json!(["dialogue", "refused", "auth-not-offered"])),
         (
             address(4),
-            &[Say(b"AUTH LOGIN\r\naGFua3M=\r\nODg4ODg4\r\n"), TEASED, Line("521 "), Close],
+            &[Say(b"AUTH LOGIN\r\naGFua3M=\r\nODg4ODg4\r\n"), Told("521 "), Close],
             json!(["pregreet", "dropped", "pregreet"]),
         ),
         (
             address(5),
-            &[Say(b"AUTH PLAIN AGhhbmtzADg4ODg4OA==\r\n"), TEASED, Line("521 "), Close],
+            &[Say(b"AUTH PLAIN AGhhbmtzADg4ODg4OA==\r\n"), Told("521 "), Close],
             json!(["pregreet", "dropped", "pregreet"]),
         ),
     ];
@@ -162,15 +169,15 @@ const CLIENT_HELLO: Step = Say(b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\x5
 
 /// Every test of the screen that needs no lists.
 const ROWS: &[Row] = &[
-    dropped("pregreet", "pregreet", "http", &[Say(b"GET / HTTP/1.1\r\nHost: mx\r\n\r\n"), TEASED, Line("521 "), Close]),
-    dropped("pregreet", "pregreet", "tls", &[CLIENT_HELLO, TEASED, Line("521 "), Close]),
-    dropped("pregreet", "pregreet", "ssh", &[Say(b"SSH-2.0-Go\r\n"), TEASED, Line("521 "), Close]),
-    dropped("pregreet", "pregreet", "socks", &[Say(b"\x05\x01\x00"), TEASED, Line("521 "), Close]),
+    dropped("pregreet", "pregreet", "http", &[Say(b"GET / HTTP/1.1\r\nHost: mx\r\n\r\n"), Told("521 "), Close]),
+    dropped("pregreet", "pregreet", "tls", &[CLIENT_HELLO, Told("521 "), Close]),
+    dropped("pregreet", "pregreet", "ssh", &[Say(b"SSH-2.0-Go\r\n"), Told("521 "), Close]),
+    dropped("pregreet", "pregreet", "socks", &[Say(b"\x05\x01\x00"), Told("521 "), Close]),
     dropped(
         "pregreet",
         "pregreet",
         "proxy-header",
-        &[Say(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 25\r\n"), TEASED, Line("521 "), Close],
+        &[Say(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 25\r\n"), Told("521 "), Close],
     ),
     // Behind the teaser, which is no whole greeting.
     dropped("pregreet", "pregreet", "smtp", &[TEASED, EHLO, Line("521 "), Close]),

@@ -320,7 +320,7 @@ impl Lane {
                 let mut guest = self.guest(gate, &arrival, Recognition::Stranger);
                 guest.place = Some(place);
                 guest.presence = Some(gate.metrics.present(State::Parked));
-                self.lot.park(arrival.socket, guest, screen);
+                self.lot.arrive(arrival.socket, guest, screen);
             }
             Recall::Banned(held) => self.meet_banned(gate, arrival, held.as_deref()),
             Recall::Denied => {

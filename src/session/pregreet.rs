@@ -1,15 +1,19 @@
 //! Pregreet: the lot, where strangers wait for the greeting. Bots cannot.
 //!
-//! A stranger gets the teaser `220-`, and then the wait: at least [`Greet::minimum`](crate::screen::Greet) while
-//! speaking early would count, at most [`Greet::maximum`](crate::screen::Greet) for the lists, and over as soon as
-//! nothing that is outstanding could change the verdict. What it says meanwhile is peeked at, not taken: under `observe`
+//! A stranger that says nothing in its first two milliseconds gets the teaser `220-`, and then the wait: at least
+//! [`Greet::minimum`](crate::screen::Greet) while speaking early would count, at most
+//! [`Greet::maximum`](crate::screen::Greet) for the lists, and over as soon as nothing that is outstanding could change the
+//! verdict. What it says meanwhile is peeked at, not taken: under `observe`
 //! it is still there for whoever speaks with the client next.
 //!
 //! ```text
-//!            ┌── a drop is due ──► one reply ──► leaving ──► closed (client has read it, or LINGER is over)
-//! park ──► waiting
-//!            ├── wait over ──► a task: dialogue or handoff
-//!            └── client hung up ──► departure
+//! arrive ──► newcomer ── has spoken ──► one reply ──► gone ──► closed (client has read it, or LINGER is over)
+//!               │                            ▲
+//!            MOMENT is over    a drop is due │
+//!               ▼                            │
+//!            waiting ────────────────────────┤
+//!               ├── wait over ──► a task: dialogue or handoff
+//!               └── client hung up ──► departure
 //! ```
 //!
 //! Behind a load balancer the lot is also where PROXY headers are awaited (`header`): those who are announced leave it, and
@@ -17,13 +21,17 @@
 
 mod banned;
 mod header;
+mod leaving;
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use rustix::net::{SendFlags, send};
 use slab::Slab;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
@@ -36,15 +44,20 @@ use super::stranger::Stranger;
 use super::{Guest, House, attend, greeting};
 use crate::dnsbl::{Answer, Waiter};
 use crate::journal::{Outcome, Stage};
-use crate::screen::{Evidence, Screen, Test, Verdict};
+use crate::screen::{Action, Evidence, Screen, Test, Verdict};
 
 use header::Complaints;
 pub(super) use header::Introduced;
+use leaving::Leaving;
 
 /// How much of what a client says too early is looked at (postscreen's figure).
 const PEEK: usize = 1024;
 
-/// How many that were turned away may linger at once in a lane; beyond that they are closed at once.
+/// How long a stranger has been there before anything is done about it. What a bot says as soon as it is connected comes
+/// a moment after the connection.
+const MOMENT: Duration = Duration::from_millis(2);
+
+/// How many that were turned away may linger at once in a lane; for one more, the one that has been there longest goes.
 const LINGERING: usize = 2048;
 
 /// Where strangers wait.
@@ -58,7 +71,11 @@ pub(super) struct Lot {
     deadlines: Deadlines<Key>,
     answers: UnboundedSender<Answer>,
     round: u32,
+    /// Strangers who have come just now, in their order.
+    newcomers: VecDeque<(TcpStream, Box<Stranger>)>,
+    /// Those who were turned away: in a place that they had, and at the door.
     leaving: usize,
+    gone: Leaving,
     /// Banned clients that are held.
     held: usize,
     complaints: Complaints,
@@ -108,7 +125,9 @@ impl Lot {
             deadlines: Deadlines::new(),
             answers,
             round: 0,
+            newcomers: VecDeque::new(),
             leaving: 0,
+            gone: Leaving::default(),
             held: 0,
             complaints: Complaints::new(),
         }
@@ -116,19 +135,74 @@ impl Lot {
 
     /// Whether nobody is there.
     pub(super) fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.places.is_empty() && self.newcomers.is_empty() && self.gone.is_empty()
     }
 
-    /// Takes a stranger in.
+    /// How many were turned away and may still read why.
+    #[cfg(test)]
+    pub(super) fn lingering(&self) -> usize {
+        self.leaving + self.gone.len()
+    }
+
+    /// A stranger has come. One that is to be dropped if it speaks is given a moment to do so: most bots speak as soon as
+    /// they are connected, and then nobody need be asked about them, and no place be made for them.
+    pub(super) fn arrive(&mut self, socket: TcpStream, guest: Guest, screen: Screen) {
+        let stranger = self.stranger(guest, screen);
+        let counts = stranger.screen.wait().minimum && !stranger.guest.gate.settings.tls.is_first();
+        if counts && stranger.screen.settings().action(Test::Pregreet) == Action::Drop {
+            self.newcomers.push_back((socket, stranger));
+        } else {
+            self.place(socket, stranger);
+        }
+    }
+
+    /// Takes a stranger in at once.
+    #[cfg(test)]
     pub(super) fn park(&mut self, socket: TcpStream, guest: Guest, screen: Screen) {
-        let now = guest.arrived;
+        let stranger = self.stranger(guest, screen);
+        self.place(socket, stranger);
+    }
+
+    fn stranger(&self, guest: Guest, screen: Screen) -> Box<Stranger> {
+        // Whoever waits already waits on as it was begun: what is held is soon over in any case.
+        let hurried = self.house.stress.is_on();
+        Box::new(Stranger { guest, screen, hurried, teased: false, said: None })
+    }
+
+    /// The moment of those who came before `until` is over.
+    fn look_at_newcomers(&mut self, until: Instant) {
+        while let Some((mut socket, mut stranger)) =
+            self.newcomers.pop_front_if(|(_, stranger)| stranger.guest.arrived <= until)
+        {
+            let mut said = [0; PEEK];
+            // It is read rather than peeked at: whatever it is, nothing else will be made of it.
+            match socket.read(&mut said) {
+                Ok(0) => self.part(*stranger, Outcome::HungUp, None),
+                Ok(n) => match stranger.spoke(said.get(..n).unwrap_or_default()) {
+                    Some(Verdict::Drop(test)) => {
+                        let reply = refusal::failed(&stranger.guest, &stranger.screen, test, Manner::Drop);
+                        self.part(*stranger, Outcome::Dropped, None);
+                        self.let_leave(socket, &reply);
+                    }
+                    // Not with these settings; and if it were, what it has said would be missing.
+                    _ => self.part(*stranger, Outcome::ProtocolFault, None),
+                },
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => self.place(socket, stranger),
+                Err(_) => self.part(*stranger, Outcome::HungUp, None),
+            }
+        }
+        if self.newcomers.is_empty() {
+            self.newcomers.shrink_to(64);
+        }
+    }
+
+    /// From here on it waits.
+    fn place(&mut self, socket: TcpStream, mut stranger: Box<Stranger>) {
+        let (now, hurried) = (Instant::now(), stranger.hurried);
         self.round = self.round.wrapping_add(1);
         let round = self.round;
         let entry = self.places.vacant_entry();
         let key = Key { place: u32::try_from(entry.key()).unwrap_or(u32::MAX), round };
-        // Whoever waits already waits on as it was begun: what is held is soon over in any case.
-        let hurried = self.house.stress.is_on();
-        let mut stranger = Box::new(Stranger { guest, screen, hurried, teased: false, said: None });
 
         let mut verdict = None;
         if stranger.screen.due().has(Test::Dnsbl)
@@ -184,21 +258,10 @@ impl Lot {
 
     /// The visit is over, and the client has still to read why.
     fn let_leave(&mut self, socket: TcpStream, reply: &[u8]) {
-        if self.leaving >= LINGERING {
-            let _ = (&socket).write(reply);
-            return;
+        let is_full = self.leaving + self.gone.len() >= LINGERING && !self.gone.close_oldest();
+        if say_last(&socket, reply) && !is_full {
+            self.gone.add(socket, Instant::now());
         }
-        self.round = self.round.wrapping_add(1);
-        let entry = self.places.vacant_entry();
-        let index = entry.key();
-        let place = entry.insert(Place { socket, round: self.round, who: Who::Leaving { said: 0 } });
-        self.leaving += 1;
-        let token = Token(self.first_token + index);
-        if self.registry.register(&mut place.socket, token, Interest::READABLE).is_err() {
-            self.vacate(index);
-            return;
-        }
-        self.see_off(index, reply);
     }
 
     /// Something has happened on a socket; `closed` if its client will say nothing more.
@@ -253,11 +316,16 @@ impl Lot {
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
         let places = &self.places;
         self.deadlines.skip(|key| places.get(key.place as usize).is_none_or(|place| place.round != key.round));
-        self.deadlines.next()
+        let newcomer = self.newcomers.front().map(|(_, stranger)| stranger.guest.arrived + MOMENT);
+        [self.deadlines.next(), newcomer, self.gone.next_deadline()].into_iter().flatten().min()
     }
 
     /// Time has passed.
     pub(super) fn expire(&mut self, now: Instant) {
+        self.gone.expire(now);
+        if let Some(until) = now.checked_sub(MOMENT) {
+            self.look_at_newcomers(until);
+        }
         while let Some(key) = self.deadlines.pop(now) {
             let Some(index) = self.find(key) else { continue };
             let Some(place) = self.places.get_mut(index) else { continue };
@@ -292,6 +360,11 @@ impl Lot {
 
     /// gatepost is stopping: nobody who waits is kept.
     pub(super) fn drain(&mut self) {
+        for (socket, stranger) in std::mem::take(&mut self.newcomers) {
+            let reply = refusal::stopping(&stranger.guest);
+            self.part(*stranger, Outcome::Shutdown, None);
+            self.let_leave(socket, &reply);
+        }
         let waiting: Vec<usize> = self
             .places
             .iter()
@@ -351,16 +424,7 @@ impl Lot {
     /// The client has left, or cannot be kept.
     fn hang_up(&mut self, index: usize, note: Option<&str>) {
         let Some(Place { who: Who::Waiting(stranger), .. }) = self.vacate(index) else { return };
-        Self::waited(&stranger);
-        let conclusion = stranger.screen.abandon(self.house.clock.now());
-        departure::remember(&self.house, &stranger.guest, &conclusion);
-        let report = Report {
-            screen: Some(stranger.screen),
-            said: stranger.said,
-            note: note.map(str::to_owned),
-            ..Report::default()
-        };
-        departure::depart(&self.house, stranger.guest, Stage::Pregreet, Outcome::HungUp, report);
+        self.part(*stranger, Outcome::HungUp, note);
     }
 
     /// One reply, and the visit is over; the socket stays until the client has read it.
@@ -368,29 +432,38 @@ impl Lot {
         let Some(place) = self.places.get_mut(index) else { return };
         let Who::Waiting(stranger) = std::mem::replace(&mut place.who, Who::Leaving { said: 0 }) else { return };
         self.leaving += 1;
+        let reply = heard(&stranger.guest, reply);
+        self.part(*stranger, outcome, None);
+        self.see_off(index, reply);
+    }
+
+    /// The visit of somebody who has waited is over.
+    fn part(&self, stranger: Stranger, outcome: Outcome, note: Option<&str>) {
         Self::waited(&stranger);
-        if outcome == Outcome::Dropped {
+        if matches!(outcome, Outcome::Dropped | Outcome::HungUp) {
             let conclusion = stranger.screen.abandon(self.house.clock.now());
             departure::remember(&self.house, &stranger.guest, &conclusion);
         }
-        let reply = heard(&stranger.guest, reply);
-        let report = Report { screen: Some(stranger.screen), said: stranger.said, ..Report::default() };
+        let report = Report {
+            screen: Some(stranger.screen),
+            said: stranger.said,
+            note: note.map(str::to_owned),
+            ..Report::default()
+        };
         departure::depart(&self.house, stranger.guest, Stage::Pregreet, outcome, report);
-        self.see_off(index, reply);
     }
 
     /// Says the last words to somebody in the state [`Who::Leaving`]. What the client has said is read first, and read
     /// on until it closes: closing a socket with unread bytes resets the connection, and the reply would be lost with it.
     fn see_off(&mut self, index: usize, reply: &[u8]) {
-        let full = self.leaving > LINGERING;
+        let full = self.leaving + self.gone.len() > LINGERING && !self.gone.close_oldest();
         // What it waited for before is no longer due.
         self.round = self.round.wrapping_add(1);
         let Some(place) = self.places.get_mut(index) else { return };
         place.round = self.round;
         let Who::Leaving { said } = &mut place.who else { return };
         let drained = drain(&mut place.socket, said);
-        let told = (&place.socket).write(reply).is_ok();
-        let _ = place.socket.shutdown(Shutdown::Write);
+        let told = say_last(&place.socket, reply);
         if full || !told || drained == Drained::Over {
             self.vacate(index);
             return;
@@ -424,6 +497,13 @@ impl Lot {
 /// What of `reply` a client can hear: where TLS comes first, nothing before it has begun.
 fn heard<'a>(guest: &Guest, reply: &'a [u8]) -> &'a [u8] {
     if guest.gate.settings.tls.is_first() { b"" } else { reply }
+}
+
+/// Says `reply`, and that nothing follows: in one packet, for it is held until the end is behind it. False if it did not fit.
+fn say_last(socket: &TcpStream, reply: &[u8]) -> bool {
+    let told = send(socket, reply, SendFlags::NOSIGNAL | SendFlags::MORE).is_ok();
+    let _ = socket.shutdown(Shutdown::Write);
+    told
 }
 
 #[derive(PartialEq, Eq)]

@@ -129,11 +129,38 @@ impl Exit {
 async fn who_was_turned_away_and_talks_on_is_not_heard_to_its_end() {
     let mut exit = Exit::new();
     let mut client = exit.turn_away();
-    for (count, over) in [(65_536, false), (1, true)] {
-        client.write_all(&vec![b'x'; count]).unwrap();
-        assert!(exit.lot.readable(mio::Token(0), false).is_none());
-        assert_eq!(exit.lot.is_empty(), over, "after {count} bytes more");
+    let mut silent = exit.turn_away();
+    client.write_all(&[b'x'; 65_537]).unwrap();
+    silent.write_all(&[b'x'; 65_536]).unwrap();
+    tokio::time::advance(Duration::from_millis(250)).await;
+    exit.lot.expire(Instant::now());
+    assert_eq!(exit.lot.lingering(), 1, "who has said too much is gone");
+    client.set_nonblocking(true).unwrap();
+    let still_open = |client: &mut std::net::TcpStream| client.write_all(b"x").is_ok();
+    assert!(still_open(&mut silent));
+    tokio::time::advance(Duration::from_secs(2)).await;
+    exit.lot.expire(Instant::now());
+    assert!(exit.lot.is_empty());
+    // All of it was read, so nothing was reset: both hear why.
+    for client in [&mut client, &mut silent] {
+        client.set_nonblocking(false).unwrap();
+        let mut told = String::new();
+        std::io::Read::read_to_string(client, &mut told).unwrap();
+        assert_eq!(told, "521 no\r\n");
     }
+}
+
+/// Who has read it and is gone does not keep a descriptor until the end of the time.
+#[tokio::test(start_paused = true)]
+async fn who_was_turned_away_and_closes_is_forgotten_soon() {
+    let mut exit = Exit::new();
+    drop(exit.turn_away());
+    let _stays = exit.turn_away();
+    assert_eq!(exit.lot.next_deadline(), Some(Instant::now() + Duration::from_millis(250)));
+    tokio::time::advance(Duration::from_millis(250)).await;
+    exit.lot.expire(Instant::now());
+    assert_eq!(exit.lot.lingering(), 1);
+    assert_eq!(exit.lot.next_deadline(), Some(Instant::now() + Duration::from_millis(1750)));
 }
 
 /// Each holds a descriptor that somebody else may need.
@@ -149,9 +176,11 @@ async fn no_more_than_so_many_who_were_turned_away_may_stay() {
         client.set_nonblocking(true).unwrap();
         std::io::copy(&mut std::io::repeat(b'x'), client).unwrap_err().kind() != std::io::ErrorKind::WouldBlock
     };
-    assert!(!is_closed(0) && !is_closed(2047));
-    assert!(is_closed(2048));
-    assert!(!exit.lot.is_empty());
+    assert!(is_closed(0), "the one that has had the longest time");
+    assert!(!is_closed(1) && !is_closed(2048));
+    assert_eq!(exit.lot.lingering(), 2048);
+    tokio::time::advance(Duration::from_millis(250)).await;
+    exit.lot.expire(Instant::now());
     tokio::time::advance(Duration::from_secs(2)).await;
     exit.lot.expire(Instant::now());
     assert!(exit.lot.is_empty());

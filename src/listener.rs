@@ -57,6 +57,9 @@ fn try_open(mut address: SocketAddr, count: usize, beside_ours: bool) -> io::Res
     for _ in 0..count.max(1) {
         // Shared even by one: an address that a reload adds has to find room beside it.
         let socket = bind(address, true)?;
+        // Those that are accepted have it from here. Replies are written whole, so there is nothing that Nagle's algorithm
+        // could gather; only delays.
+        socket.set_tcp_nodelay(true)?;
         socket.listen(BACKLOG)?;
         let listener: TcpListener = socket.into();
         address = listener.local_addr()?;

@@ -12,8 +12,8 @@
 //!
 //! Announcing by XCLIENT comes behind all of this, and has a file of its own (`introduce`).
 
-use std::io;
-use std::net::IpAddr;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -162,8 +162,10 @@ impl Backend {
 
     async fn connect(&self, visitor: Option<Visitor<'_>>) -> Result<TcpStream, Failure> {
         let wait = self.settings.connect_timeout;
-        match timeout(wait, connect(&self.settings.address, self.source(visitor))).await {
-            Ok(Ok(stream)) => self.announce(stream, visitor).await,
+        let header = self.header(visitor);
+        match timeout(wait, connect(&self.settings.address, self.source(visitor), &header)).await {
+            Ok(Ok(stream)) if header.is_empty() => self.announce(stream, visitor).await,
+            Ok(Ok(stream)) => Ok(stream),
             Ok(Err(failure)) => Err(failure),
             Err(_) => Err(Failure::ConnectTimeout(wait)),
         }
@@ -189,6 +191,16 @@ impl Backend {
         }
         let secured = tls.connector.connect(stream, wait).await?;
         Ok(Dialled { connection: Connection::Tls(Box::new(secured)), inbox })
+    }
+
+    /// The PROXY header that a connection for `visitor` begins with, if it is known before there is one.
+    fn header(&self, visitor: Option<Visitor<'_>>) -> Vec<u8> {
+        let mut header = Vec::new();
+        if let (Announce::Proxy(version), Some(_)) = (self.settings.announce, visitor) {
+            header.reserve(128);
+            write_header(&mut header, version, visitor);
+        }
+        header
     }
 
     async fn announce(&self, mut stream: TcpStream, visitor: Option<Visitor<'_>>) -> Result<TcpStream, Failure> {
@@ -242,8 +254,9 @@ where
     next_reply(stream, inbox, wait).await
 }
 
-/// Tries each address that `address` leads to, if there is a `source` each of its family.
-async fn connect(address: &str, source: Option<IpAddr>) -> Result<TcpStream, Failure> {
+/// Tries each address that `address` leads to, if there is a `source` each of its family. What is connected has been told
+/// `header`.
+async fn connect(address: &str, source: Option<IpAddr>, header: &[u8]) -> Result<TcpStream, Failure> {
     let mut failure = Failure::Resolve(io::ErrorKind::NotFound.into());
     let mut addresses = lookup_host(address).await.map_err(Failure::Resolve)?.peekable();
     if let Some(client) = source.filter(|_| addresses.peek().is_some()) {
@@ -251,7 +264,8 @@ async fn connect(address: &str, source: Option<IpAddr>) -> Result<TcpStream, Fai
     }
     for address in addresses {
         let connected = match source {
-            None => TcpStream::connect(address).await.map_err(Failure::Connect),
+            None if header.is_empty() => TcpStream::connect(address).await.map_err(Failure::Connect),
+            None => connect_saying(address, header).await,
             Some(client) if client.is_ipv4() == address.is_ipv4() => transparent::connect(client, address).await,
             Some(_) => continue,
         };
@@ -261,6 +275,28 @@ async fn connect(address: &str, source: Option<IpAddr>) -> Result<TcpStream, Fai
         }
     }
     Err(failure)
+}
+
+/// Connects, and says `header` without waiting first: where the other end is on this machine, the connection is there as soon
+/// as it was asked for.
+async fn connect_saying(address: SocketAddr, header: &[u8]) -> Result<TcpStream, Failure> {
+    let mut socket = mio::net::TcpStream::connect(address).map_err(Failure::Connect)?;
+    socket.set_nodelay(true).map_err(Failure::Connect)?;
+    let said = match socket.write(header) {
+        Ok(count) => count,
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => 0,
+        Err(error) => return Err(Failure::Connect(error)),
+    };
+    let mut stream = TcpStream::from_std(socket.into()).map_err(Failure::Connect)?;
+    if said == 0 {
+        stream.writable().await.map_err(Failure::Connect)?;
+        if let Some(error) = stream.take_error().map_err(Failure::Connect)? {
+            return Err(Failure::Connect(error));
+        }
+    }
+    let rest = header.get(said..).unwrap_or_default();
+    stream.write_all(rest).await.map_err(Failure::Announce)?;
+    Ok(stream)
 }
 
 /// A probe in version 1 gives the connection's own addresses: its `UNKNOWN`, which is meant for that, Postfix refuses.

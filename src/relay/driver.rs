@@ -523,7 +523,7 @@ impl<W: Warden> Relay<'_, W> {
 
 /// Writes all that is left for the client, and closes that direction.
 fn say_last<C: Wire>(cx: &mut Context<'_>, client: &mut C, down: &mut Flow) -> Poll<()> {
-    while let Poll::Ready(written) = down.poll_write(cx, client) {
+    while let Poll::Ready(written) = down.poll_write_last(cx, client) {
         if written.is_err() {
             return Poll::Ready(());
         }

@@ -17,9 +17,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::TRACE_LIMIT;
 use super::buffer::{Buffer, SIZE};
 use super::pipe::InPipe;
+use super::{TRACE_LIMIT, Wire};
 
 /// Room that one step may need in `out` beyond what is sealed: the longest of gatepost's own replies, commands and header
 /// fields.
@@ -207,22 +207,37 @@ impl Flow {
                 Pin::new(&mut *to).poll_write_vectored(cx, &[IoSlice::new(self.out.bytes()), IoSlice::new(passed)])
             }
         };
-        let count = match ready!(polled)? {
-            0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            count => count,
-        };
-        let of_out = count.min(self.out.len());
-        self.out.consume(of_out);
-        self.input.consume(count - of_out);
-        self.passed = self.passed.saturating_sub(count - of_out);
-        self.written += count as u64;
-        self.unflushed = true;
+        self.wrote(ready!(polled)?)?;
         if !self.has_more()
             && let Poll::Ready(Err(error)) = self.poll_flush(cx, to)
         {
             return Poll::Ready(Err(error));
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes once of the last that there is to write.
+    pub(super) fn poll_write_last(&mut self, cx: &mut Context<'_>, to: &mut impl Wire) -> Poll<io::Result<()>> {
+        let passed = self.input.bytes().get(..self.passed).unwrap_or_default();
+        let bytes = if self.out.is_empty() { passed } else { self.out.bytes() };
+        if bytes.is_empty() {
+            return self.poll_write(cx, to);
+        }
+        Poll::Ready(self.wrote(ready!(to.poll_write_last(cx, bytes))?))
+    }
+
+    /// So many bytes have been written.
+    fn wrote(&mut self, count: usize) -> io::Result<()> {
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let of_out = count.min(self.out.len());
+        self.out.consume(of_out);
+        self.input.consume(count - of_out);
+        self.passed = self.passed.saturating_sub(count - of_out);
+        self.written += count as u64;
+        self.unflushed = true;
+        Ok(())
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Unpin)) -> Poll<io::Result<()>> {

@@ -5,15 +5,23 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// How much a pipe is made to hold, where the system lets us; 64 KiB otherwise.
+/// How much a large pipe holds; 64 KiB otherwise. It takes a quarter less of CPU.
 #[cfg(target_os = "linux")]
-const SIZE: usize = 256 * 1024;
+const LARGE: usize = 256 * 1024;
+
+/// How many large ones there may be: what waits in a pipe is memory of the kernel's, however many clients send much to a
+/// backend that takes little.
+#[cfg(target_os = "linux")]
+const MOST_LARGE: usize = 64;
+
+static LARGE_ONES: AtomicUsize = AtomicUsize::new(0);
 
 /// The most that is asked for at once.
 pub(super) const CHUNK: usize = 1024 * 1024;
@@ -29,6 +37,7 @@ thread_local! {
 struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
+    large: bool,
 }
 
 /// Bytes on their way from one socket to another, in a pipe if there are any.
@@ -134,14 +143,27 @@ impl Pipe {
         use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-        // Whoever may not have a larger one has the usual one.
-        let _ = fcntl_setpipe_size(&write, SIZE);
-        Some(Self { read, write })
+        let pipe = Self { read, write, large: LARGE_ONES.fetch_add(1, Ordering::Relaxed) < MOST_LARGE };
+        if pipe.large {
+            // Whoever may not have a large one has the usual one.
+            let _ = fcntl_setpipe_size(&pipe.write, LARGE);
+        } else {
+            LARGE_ONES.fetch_sub(1, Ordering::Relaxed);
+        }
+        Some(pipe)
     }
 
     #[cfg(not(target_os = "linux"))]
     fn make() -> Option<Self> {
         None
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        if self.large {
+            LARGE_ONES.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

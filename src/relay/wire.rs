@@ -1,9 +1,13 @@
 //! What a relay runs on: sockets, and streams in memory.
 
-use std::future::{Future, ready};
+use std::future::{self, Future};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use rustix::net::{SendFlags, send};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
@@ -28,18 +32,24 @@ pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {
     /// Closing is to throw away at once what the other end has not taken, rather than let the kernel offer it for minutes.
     fn give_up(&mut self) {}
 
+    /// Writes some of the last bytes that will be written: only the end of that direction follows, and may share a packet with
+    /// them.
+    fn poll_write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(cx, bytes)
+    }
+
     /// Becomes another connection to the same backend, one on which nothing has been said: its greeting has come and been
     /// taken, and EHLO is due. Asked of the backend's side only, and only once TLS with the client has begun here: what was
     /// said in the clear is to be known to nobody. It keeps its own deadlines; dropped half way, it leaves a connection that
     /// has ended.
     fn renew(&mut self) -> impl Future<Output = Result<Renewal, NoBackend>> + Send {
-        ready(Ok(Renewal::Kept))
+        future::ready(Ok(Renewal::Kept))
     }
 
     /// Becomes a TLS connection in place, as the server of it; said only where TLS [is offered](Tls::is_offered). All that
     /// was written has been flushed, and no byte has been read that the handshake could need. It keeps its own deadline.
     fn start_tls(&mut self) -> impl Future<Output = Result<(), NoTls>> + Send {
-        ready(Err(NoTls::Failed))
+        future::ready(Err(NoTls::Failed))
     }
 }
 
@@ -87,6 +97,17 @@ impl Wire for TcpStream {
         // One that is torn already has thrown it away.
         let _ = self.set_zero_linger();
     }
+
+    fn poll_write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            let held = SendFlags::NOSIGNAL | SendFlags::MORE;
+            match self.try_io(Interest::WRITABLE, || Ok(send(&*self, bytes, held)?)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
 }
 
 impl Wire for DuplexStream {}
@@ -102,6 +123,10 @@ impl<W: Wire> Wire for &mut W {
 
     fn give_up(&mut self) {
         (**self).give_up();
+    }
+
+    fn poll_write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        (**self).poll_write_last(cx, bytes)
     }
 
     fn renew(&mut self) -> impl Future<Output = Result<Renewal, NoBackend>> + Send {

@@ -1,12 +1,14 @@
 //! A visit with a task of its own: dialogue, handoff and relay, in order, and departure at the end of every way.
 
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use super::bell::Belled;
 use super::client::{read_some, say, see_off};
 use super::connection::{self, Connection};
 use super::departure::{self, Report, depart};
@@ -30,8 +32,6 @@ use crate::screen::{Screen, Test, Verdict};
 pub(super) fn spawn(house: Arc<House>, stranger: Stranger, client: TcpStream) {
     let tasks = house.tasks.clone();
     tasks.spawn(async move {
-        // Replies are written whole, so there is nothing that Nagle's algorithm could gather; only delays.
-        let _ = client.set_nodelay(true);
         stranger_visit(&house, stranger, client).await;
     });
 }
@@ -40,7 +40,6 @@ pub(super) fn spawn(house: Arc<House>, stranger: Stranger, client: TcpStream) {
 pub(super) fn spawn_known(house: Arc<House>, guest: Guest, screen: Option<Screen>, client: TcpStream) {
     let tasks = house.tasks.clone();
     tasks.spawn(async move {
-        let _ = client.set_nodelay(true);
         let report = Report { screen, ..Report::default() };
         let client = Connection::new(client, &guest.gate);
         if let Some((guest, report, client)) = secured(&house, guest, report, client).await {
@@ -54,7 +53,6 @@ pub(super) fn spawn_known(house: Arc<House>, guest: Guest, screen: Option<Screen
 pub(super) fn spawn_proxy(house: Arc<House>, guest: Guest, proxy: TcpStream) {
     let tasks = house.tasks.clone();
     tasks.spawn(async move {
-        let _ = proxy.set_nodelay(true);
         proxy_visit(&house, guest, proxy).await;
     });
 }
@@ -313,23 +311,33 @@ async fn relayed<C: Wire>(
     let backend = Renewable::new(backend, &guest, total, client.agreed(), &trouble);
     let sides = Sides { client: &mut client, client_bytes, backend, backend_bytes };
     let settings = &guest.gate.settings.relay;
-    let drained = house.draining.cancelled();
+    let drained = pin!(house.draining.cancelled());
+    let drained = Belled::new(drained);
     let mut so_far = Tally::default();
     let sentenced = AtomicBool::new(false);
     let guard = Guard::new(house, &guest, report.screen.as_mut(), &mut so_far, &sentenced);
-    let ending = tokio::select! {
-        biased;
-        ending = relay::run_traced(sides, opening, settings, trace, drained, guard) => ending,
-        () = house.cut.cancelled() => {
-            report.note = Some("cut off: it did not end in the time that a stop gives".to_owned());
-            report.tally = so_far;
-            report.tls = client.facts().cloned();
-            return depart(house, guest, Stage::Relay, Outcome::Shutdown, report);
+    let ending = {
+        let broken_off = pin!(async {
+            tokio::select! {
+                biased;
+                () = house.cut.cancelled() => Outcome::Shutdown,
+                () = put_out(house, &guest, &mut stay, Some(&sentenced)) => Outcome::Banned,
+            }
+        });
+        tokio::select! {
+            biased;
+            ending = relay::run_traced(sides, opening, settings, trace, drained, guard) => Ok(ending),
+            outcome = Belled::new(broken_off) => Err(outcome),
         }
-        () = put_out(house, &guest, &mut stay, Some(&sentenced)) => {
+    };
+    let ending = match ending {
+        Ok(ending) => ending,
+        Err(outcome) => {
+            let words = "cut off: it did not end in the time that a stop gives";
+            report.note = (outcome == Outcome::Shutdown).then(|| words.to_owned());
             report.tally = so_far;
             report.tls = client.facts().cloned();
-            return depart(house, guest, Stage::Relay, Outcome::Banned, report);
+            return depart(house, guest, Stage::Relay, outcome, report);
         }
     };
     if ending.tally.auth_not_offered > 0

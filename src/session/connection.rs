@@ -132,6 +132,13 @@ impl<C: Wire> Wire for Connection<C> {
         }
     }
 
+    fn poll_write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => stream.poll_write_last(cx, bytes),
+            Stream::Tls(_) | Stream::Gone => Pin::new(self).poll_write(cx, bytes),
+        }
+    }
+
     async fn start_tls(&mut self) -> Result<(), NoTls> {
         let gate = Arc::clone(&self.gate);
         let Tls::Here(here) = &gate.settings.tls else { return Err(NoTls::Failed) };

@@ -23,6 +23,7 @@ mod afar;
 pub mod arrival;
 mod attempts;
 mod attend;
+mod bell;
 mod client;
 mod connection;
 mod deadlines;

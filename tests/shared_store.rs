@@ -560,3 +560,24 @@ fn what_is_told_by_others_is_looked_at() {
     let strike = newcomer.shared.strike(client(9), Strike::NotOffered, &rules, seconds(), 0);
     assert_eq!(runtime.block_on(strike).unwrap().0.not_offered.times.len(), 1);
 }
+
+/// Between reading what has ended and taking it out, somebody may have decided something else.
+#[test]
+fn what_was_decided_anew_is_not_taken_out_with_what_has_ended() {
+    if !present(&[Peer::Valkey]) {
+        return;
+    }
+    let server = Valkey::start(Peer::Valkey);
+    let mut store = server.ask();
+    let drop = ::redis::Script::new(include_str!("../src/ledger/shared/lua/drop.lua"));
+    let mut dropped = |line: &str| -> u64 {
+        // As it is called: pairs, the channel, and what messages begin with.
+        let mut call = drop.key("decisions");
+        call.arg("192.0.2.1/32").arg(line).arg("channel").arg("head").invoke(&mut store).unwrap()
+    };
+    ::redis::cmd("HSET").arg("decisions").arg("192.0.2.1/32").arg("anew").exec(&mut server.ask()).unwrap();
+    assert_eq!(dropped("as it was read"), 0);
+    let there: String = ::redis::cmd("HGET").arg("decisions").arg("192.0.2.1/32").query(&mut server.ask()).unwrap();
+    assert_eq!(there, "anew");
+    assert_eq!(dropped("anew"), 1);
+}

@@ -191,7 +191,7 @@ impl Lot {
                 Err(_) => self.part(*stranger, Outcome::HungUp, None),
             }
         }
-        if self.newcomers.is_empty() {
+        if self.newcomers.is_empty() && self.newcomers.capacity() > 1024 {
             self.newcomers.shrink_to(64);
         }
     }

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::contenders::{Candidate, Contender, Counts, Kind, Setting};
 pub use super::figures::plan::{Figure, Target, Unit};
-use super::load::{Crowd, Load, Order, Report};
+use super::load::{Crowd, KNOWN, Load, Order, Report, Script};
 use super::sink::Sink;
 use super::usage::Usage;
 use crate::host::certificates::Certificates;
@@ -170,6 +170,35 @@ fn crowd(
     let rate = perform(warm, 0)?.rate();
     let count = (rate * scale.seconds).clamp(f64::from(warm), 500_000.0);
     perform(count as u32, warm)
+}
+
+/// A crowd of known clients: how many a second, and what a thousand of them cost.
+fn of_known(
+    around: &Surroundings,
+    candidate: &Candidate,
+    script: Script,
+    ids: [&'static str; 2],
+) -> Result<Values, String> {
+    let contender = candidate.start(&around.setting(around.scale.known))?;
+    let clients = Crowd {
+        target: contender.known(),
+        script,
+        count: around.scale.warm,
+        at_once: around.scale.at_once,
+        net: KNOWN,
+        first: 0,
+        clients: around.scale.known,
+        rate: None,
+        authority: None,
+    };
+    let judge = |before: &_, count, _: &_| contender.judge_known(before, count);
+    let measured = crowd(&around.scale, &*contender, clients, judge)?;
+    let [rate, processor] = ids;
+    let mut values = vec![(rate, measured.rate())];
+    if contender.pid().is_some() {
+        values.push((processor, measured.processor * 1e6 / f64::from(measured.count)));
+    }
+    Ok(values)
 }
 
 /// Waits until a contender has nothing left to do, and says what it has used until then.

@@ -1,8 +1,8 @@
 //! Row 4: known clients that connect, are greeted by the mail server behind, say EHLO, and leave.
 
 use super::super::contenders::{Candidate, Kind};
-use super::super::load::{Crowd, KNOWN, Script};
-use super::{Figure, Row, Surroundings, Target, Unit, Values, crowd};
+use super::super::load::Script;
+use super::{Figure, Row, Surroundings, Target, Unit, Values, of_known};
 
 pub(super) const ROW: Row = Row {
     figures: &[
@@ -29,23 +29,5 @@ pub(super) const ROW: Row = Row {
 };
 
 fn measure(around: &Surroundings, candidate: &Candidate) -> Result<Values, String> {
-    let contender = candidate.start(&around.setting(around.scale.known))?;
-    let visits = Crowd {
-        target: contender.known(),
-        script: Script::Visit,
-        count: around.scale.warm,
-        at_once: around.scale.at_once,
-        net: KNOWN,
-        first: 0,
-        clients: around.scale.known,
-        rate: None,
-        authority: None,
-    };
-    let judge = |before: &_, count, _: &_| contender.judge_known(before, count);
-    let measured = crowd(&around.scale, &*contender, visits, judge)?;
-    let mut values = vec![("sessions.rate", measured.rate())];
-    if contender.pid().is_some() {
-        values.push(("sessions.processor", measured.processor * 1e6 / f64::from(measured.count)));
-    }
-    Ok(values)
+    of_known(around, candidate, Script::Visit, ["sessions.rate", "sessions.processor"])
 }

@@ -65,10 +65,11 @@ impl Leaving {
             // What it has said since would have the reply reset, if it were not read.
             let _ = drain(&mut leaver.socket, &mut leaver.said);
         }
-        if self.is_empty() {
-            // After a flood.
-            self.soon.shrink_to(64);
-            self.late.shrink_to(64);
+        for queue in [&mut self.soon, &mut self.late] {
+            // After a flood, and not after each handful.
+            if queue.is_empty() && queue.capacity() > 1024 {
+                queue.shrink_to(64);
+            }
         }
     }
 }

@@ -154,6 +154,37 @@ async fn a_visit_from_greeting_to_quit() {
     assert_eq!(ending.tally.to_client, 8 + 24 + 8 + 8 + 8 + 9 - 2);
 }
 
+/// A client that has said QUIT need not close for the connection to be over, and hears the last word all the same.
+#[tokio::test]
+async fn after_quit_nobody_is_waited_for() {
+    let mut running = on_sockets(known()).await;
+    running.exchange("QUIT\r\n", "221 bye\r\n").await;
+    let ending = running.relay.await.unwrap();
+    assert_eq!(ending.end, End::Quit);
+    let mut more = [0; 1];
+    assert_eq!(running.client.read(&mut more).await.unwrap(), 0, "an end, and no reset");
+}
+
+/// What is said behind QUIT is read, so that it does not have the replies before it reset.
+#[tokio::test]
+async fn what_is_said_behind_quit_resets_nothing() {
+    for together in [true, false] {
+        let mut running = on_sockets(known()).await;
+        say(&mut running.client, if together { "QUIT\r\nNOOP\r\n" } else { "QUIT\r\n" }).await;
+        expect(&mut running.backend, "QUIT\r\n").await;
+        if !together {
+            // It is there when the backend answers.
+            say(&mut running.client, "NOOP\r\n").await;
+        }
+        say(&mut running.backend, "221 bye\r\n").await;
+        let mut told = String::new();
+        running.client.read_to_string(&mut told).await.unwrap();
+        assert_eq!(told, "221 bye\r\n");
+        let ending = running.ending().await;
+        assert_eq!(ending.end, End::Quit);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_gives_no_command() {
     let mut running = in_memory(known());

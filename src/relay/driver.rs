@@ -513,25 +513,39 @@ impl<W: Warden> Relay<'_, W> {
         if matches!(end, End::ClientReset | End::NoTls | End::Opaque | End::TimedOut(Wait::Idle)) {
             return;
         }
-        let said = timeout(self.settings.timeouts.write, poll_fn(|cx| say_last(cx, client, &mut self.down))).await;
-        if said.is_ok() && end != End::ClientEof {
+        let last = poll_fn(|cx| say_last(cx, client, &mut self.down, end == End::Quit));
+        let said = timeout(self.settings.timeouts.write, last).await;
+        if said == Ok(Last::ToBeRead) && end != End::ClientEof {
             // Whether the client closes or not has no bearing on anything any more.
             let _ = timeout(LINGER, poll_fn(|cx| read_out(cx, client))).await;
         }
     }
 }
 
-/// Writes all that is left for the client, and closes that direction.
-fn say_last<C: Wire>(cx: &mut Context<'_>, client: &mut C, down: &mut Flow) -> Poll<()> {
+/// What is left to do once the last word has been said.
+#[derive(PartialEq, Eq)]
+enum Last {
+    /// Nothing: to close is as good as to say that nothing more will come.
+    WillBeRead,
+    /// To let the client read it before the connection is closed.
+    ToBeRead,
+}
+
+/// Writes all that is left for the client, and closes that direction; that is left to closing the connection where the
+/// client `leaves` and that is as good.
+fn say_last<C: Wire>(cx: &mut Context<'_>, client: &mut C, down: &mut Flow, leaves: bool) -> Poll<Last> {
     while let Poll::Ready(written) = down.poll_write_last(cx, client) {
         if written.is_err() {
-            return Poll::Ready(());
+            return Poll::Ready(Last::ToBeRead);
         }
     }
     if down.is_blocked() {
         return Poll::Pending;
     }
-    Pin::new(client).poll_shutdown(cx).map(|_| ())
+    if leaves && client.closes_well() {
+        return Poll::Ready(Last::WillBeRead);
+    }
+    Pin::new(client).poll_shutdown(cx).map(|_| Last::ToBeRead)
 }
 
 /// Reads until there is nothing more to come, and forgets it.

@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::net::{SendFlags, send};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -36,6 +37,12 @@ pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {
     /// them.
     fn poll_write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(self).poll_write(cx, bytes)
+    }
+
+    /// Whether closing, now, sends what was written and then the end. If not, it may reset the connection, and a reset can
+    /// destroy what was written on its way: the kernel resets what is closed with bytes unread.
+    fn closes_well(&self) -> bool {
+        false
     }
 
     /// Becomes another connection to the same backend, one on which nothing has been said: its greeting has come and been
@@ -108,6 +115,14 @@ impl Wire for TcpStream {
             }
         }
     }
+
+    fn closes_well(&self) -> bool {
+        let mut first = [0; 1];
+        match recv(self, &mut first, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((_, unread)) => unread == 0,
+            Err(error) => error == Errno::AGAIN,
+        }
+    }
 }
 
 impl Wire for DuplexStream {}
@@ -129,11 +144,41 @@ impl<W: Wire> Wire for &mut W {
         (**self).poll_write_last(cx, bytes)
     }
 
+    fn closes_well(&self) -> bool {
+        (**self).closes_well()
+    }
+
     fn renew(&mut self) -> impl Future<Output = Result<Renewal, NoBackend>> + Send {
         (**self).renew()
     }
 
     fn start_tls(&mut self) -> impl Future<Output = Result<(), NoTls>> + Send {
         (**self).start_tls()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_closed_with_bytes_unread_is_reset() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        for (said, ends) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (ours, _) = listener.accept().await.unwrap();
+            if said {
+                client.write_all(b"NOOP\r\n").await.unwrap();
+            }
+            if ends {
+                client.shutdown().await.unwrap();
+            }
+            assert_eq!(ours.closes_well(), !said, "said {said}, ends {ends}");
+        }
     }
 }

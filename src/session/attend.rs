@@ -31,22 +31,22 @@ use crate::screen::{Screen, Test, Verdict};
 /// A stranger's greet wait is over.
 pub(super) fn spawn(house: Arc<House>, stranger: Stranger, client: TcpStream) {
     let tasks = house.tasks.clone();
-    tasks.spawn(async move {
+    tasks.spawn(Box::pin(async move {
         stranger_visit(&house, stranger, client).await;
-    });
+    }));
 }
 
 /// A client that is handed off at once.
 pub(super) fn spawn_known(house: Arc<House>, guest: Guest, screen: Option<Screen>, client: TcpStream) {
     let tasks = house.tasks.clone();
-    tasks.spawn(async move {
+    tasks.spawn(Box::pin(async move {
         let report = Report { screen, ..Report::default() };
         let client = Connection::new(client, &guest.gate);
         if let Some((guest, report, client)) = secured(&house, guest, report, client).await {
             let stay = stay(&house, &guest);
             direct(&house, guest, report, false, client, stay).await;
         }
-    });
+    }));
 }
 
 /// A load balancer that speaks for itself.

@@ -139,6 +139,15 @@ impl<C: Wire> Wire for Connection<C> {
         }
     }
 
+    fn closes_well(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(stream) => stream.closes_well(),
+            // Its own goodbye has to be said first.
+            Stream::Tls(_) => false,
+            Stream::Gone => true,
+        }
+    }
+
     async fn start_tls(&mut self) -> Result<(), NoTls> {
         let gate = Arc::clone(&self.gate);
         let Tls::Here(here) = &gate.settings.tls else { return Err(NoTls::Failed) };

@@ -60,6 +60,10 @@ const MOMENT: Duration = Duration::from_millis(2);
 /// How many that were turned away may linger at once in a lane; for one more, the one that has been there longest goes.
 const LINGERING: usize = 2048;
 
+/// From how many on that linger, bots are no longer waited for that spoke at once. Nothing of theirs is unread, so that they
+/// can read the reply all the same; the connection of one that talks on without having read it may be reset.
+const FLOOD: usize = 1024;
+
 /// Where strangers wait.
 #[derive(Debug)]
 pub(super) struct Lot {
@@ -182,7 +186,11 @@ impl Lot {
                     Some(Verdict::Drop(test)) => {
                         let reply = refusal::failed(&stranger.guest, &stranger.screen, test, Manner::Drop);
                         self.part(*stranger, Outcome::Dropped, None);
-                        self.let_leave(socket, &reply);
+                        if n < said.len() && self.gone.len() >= FLOOD {
+                            say_and_close(socket, &reply);
+                        } else {
+                            self.let_leave(socket, &reply);
+                        }
                     }
                     // Not with these settings; and if it were, what it has said would be missing.
                     _ => self.part(*stranger, Outcome::ProtocolFault, None),
@@ -504,6 +512,13 @@ fn say_last(socket: &TcpStream, reply: &[u8]) -> bool {
     let told = send(socket, reply, SendFlags::NOSIGNAL | SendFlags::MORE).is_ok();
     let _ = socket.shutdown(Shutdown::Write);
     told
+}
+
+/// Says `reply`, and closes: all in one packet, and no more is heard of it.
+fn say_and_close(socket: TcpStream, reply: &[u8]) {
+    // One that does not take so much has never read anything.
+    let _ = send(&socket, reply, SendFlags::NOSIGNAL | SendFlags::MORE);
+    drop(socket);
 }
 
 #[derive(PartialEq, Eq)]

@@ -1,9 +1,7 @@
 //! Strangers in the lot, and those who are turned away at the door: over loopback, in a lane.
 
-use std::io::Write;
 use std::net::IpAddr;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
 
@@ -12,7 +10,6 @@ use super::mta::{Act, EHLO, Mta, PROXY, honest};
 use super::*;
 use crate::dns::double::{Double, Reply};
 use crate::dnsbl::{self, Answer};
-use crate::journal::{Outcome, Stage};
 use crate::policy::access::Access;
 use crate::screen::Score;
 use crate::screen::score::parse_list;
@@ -94,96 +91,6 @@ async fn who_was_turned_away_and_stays_is_let_go_of() {
     // The socket's error tells of a reset that came behind the reply; not every system keeps the reply from it.
     assert!(client.stream.take_error().unwrap().is_none(), "reset with its words unread");
     assert!(soon(client.rest()).await.starts_with("521 "));
-}
-
-/// A lot that is driven by hand, and those who are turned away in it: the clients' ends of their connections.
-struct Exit {
-    post: Post,
-    lot: Lot,
-    listener: std::net::TcpListener,
-    /// What the lot's sockets are registered with.
-    _poll: mio::Poll,
-}
-
-impl Exit {
-    fn new() -> Self {
-        let poll = mio::Poll::new().unwrap();
-        let (to, _) = mpsc::unbounded_channel();
-        let post = Post::new(settings(nobody()));
-        let lot = Lot::new(Arc::clone(&post.house), poll.registry().try_clone().unwrap(), 0, to);
-        Self { post, lot, listener: std::net::TcpListener::bind("127.0.0.1:0").unwrap(), _poll: poll }
-    }
-
-    fn turn_away(&mut self) -> std::net::TcpStream {
-        let client = std::net::TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
-        let (ours, _) = self.listener.accept().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let end = (Stage::Recall, Outcome::Dropped);
-        let guest = self.post.guest("192.0.2.7:40000");
-        self.lot.turn_away(mio::net::TcpStream::from_std(ours), guest, b"521 no\r\n", end);
-        client
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_was_turned_away_and_talks_on_is_not_heard_to_its_end() {
-    let mut exit = Exit::new();
-    let mut client = exit.turn_away();
-    let mut silent = exit.turn_away();
-    client.write_all(&[b'x'; 65_537]).unwrap();
-    silent.write_all(&[b'x'; 65_536]).unwrap();
-    tokio::time::advance(Duration::from_millis(250)).await;
-    exit.lot.expire(Instant::now());
-    assert_eq!(exit.lot.lingering(), 1, "who has said too much is gone");
-    client.set_nonblocking(true).unwrap();
-    let still_open = |client: &mut std::net::TcpStream| client.write_all(b"x").is_ok();
-    assert!(still_open(&mut silent));
-    tokio::time::advance(Duration::from_secs(2)).await;
-    exit.lot.expire(Instant::now());
-    assert!(exit.lot.is_empty());
-    // All of it was read, so nothing was reset: both hear why.
-    for client in [&mut client, &mut silent] {
-        client.set_nonblocking(false).unwrap();
-        let mut told = String::new();
-        std::io::Read::read_to_string(client, &mut told).unwrap();
-        assert_eq!(told, "521 no\r\n");
-    }
-}
-
-/// Who has read it and is gone does not keep a descriptor until the end of the time.
-#[tokio::test(start_paused = true)]
-async fn who_was_turned_away_and_closes_is_forgotten_soon() {
-    let mut exit = Exit::new();
-    drop(exit.turn_away());
-    let _stays = exit.turn_away();
-    assert_eq!(exit.lot.next_deadline(), Some(Instant::now() + Duration::from_millis(250)));
-    tokio::time::advance(Duration::from_millis(250)).await;
-    exit.lot.expire(Instant::now());
-    assert_eq!(exit.lot.lingering(), 1);
-    assert_eq!(exit.lot.next_deadline(), Some(Instant::now() + Duration::from_millis(1750)));
-}
-
-/// Each holds a descriptor that somebody else may need.
-#[tokio::test(start_paused = true)]
-async fn no_more_than_so_many_who_were_turned_away_may_stay() {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
-    let mut exit = Exit::new();
-    let mut clients: Vec<_> = (0..2049).map(|_| exit.turn_away()).collect();
-    // Closed, it answers what is said with a reset; open, it takes as much as there is room for.
-    let mut is_closed = |index: usize| {
-        let client: &mut std::net::TcpStream = &mut clients[index];
-        client.set_nonblocking(true).unwrap();
-        std::io::copy(&mut std::io::repeat(b'x'), client).unwrap_err().kind() != std::io::ErrorKind::WouldBlock
-    };
-    assert!(is_closed(0), "the one that has had the longest time");
-    assert!(!is_closed(1) && !is_closed(2048));
-    assert_eq!(exit.lot.lingering(), 2048);
-    tokio::time::advance(Duration::from_millis(250)).await;
-    exit.lot.expire(Instant::now());
-    tokio::time::advance(Duration::from_secs(2)).await;
-    exit.lot.expire(Instant::now());
-    assert!(exit.lot.is_empty());
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod client;
 mod dialogue;
 mod handoff;
 mod introduction;
+mod leaving;
 mod lot;
 mod million;
 mod mta;

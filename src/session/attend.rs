@@ -40,7 +40,8 @@ pub(super) fn spawn(house: Arc<House>, stranger: Stranger, client: TcpStream) {
 pub(super) fn spawn_known(house: Arc<House>, guest: Guest, screen: Option<Screen>, client: TcpStream) {
     let tasks = house.tasks.clone();
     tasks.spawn(Box::pin(async move {
-        let report = Report { screen, ..Report::default() };
+        // Boxed, like the future: both go through many hands before they come to rest.
+        let report = Box::new(Report { screen, ..Report::default() });
         let client = Connection::new(client, &guest.gate);
         if let Some((guest, report, client)) = secured(&house, guest, report, client).await {
             let stay = stay(&house, &guest);
@@ -68,7 +69,7 @@ pub(super) async fn stranger_visit<C: Wire>(house: &Arc<House>, stranger: Strang
     let Stranger { guest, screen, teased, said, .. } = stranger;
     let needs_dialogue = screen.needs_dialogue();
     let stay = stay(house, &guest);
-    let report = Report { screen: Some(screen), said, ..Report::default() };
+    let report = Box::new(Report { screen: Some(screen), said, ..Report::default() });
     let client = Connection::new(client, &guest.gate);
     let Some((guest, report, client)) = secured(house, guest, report, client).await else { return };
     if needs_dialogue {
@@ -83,9 +84,9 @@ pub(super) async fn stranger_visit<C: Wire>(house: &Arc<House>, stranger: Strang
 async fn secured<C: Wire>(
     house: &Arc<House>,
     guest: Guest,
-    mut report: Report,
+    mut report: Box<Report>,
     mut client: Connection<C>,
-) -> Option<(Guest, Report, Connection<C>)> {
+) -> Option<(Guest, Box<Report>, Connection<C>)> {
     if !guest.gate.settings.tls.is_first() {
         return Some((guest, report, client));
     }
@@ -97,7 +98,7 @@ async fn secured<C: Wire>(
     match begun {
         Ok(()) => return Some((guest, report, client)),
         Err(NoTls::Shutdown) => {
-            depart(house, guest, Stage::Arrival, Outcome::Shutdown, report);
+            depart(house, guest, Stage::Arrival, Outcome::Shutdown, *report);
             return None;
         }
         Err(NoTls::Failed) => {}
@@ -107,7 +108,7 @@ async fn secured<C: Wire>(
     }
     report.note = client.failure().map(|failure| failure.to_string());
     let outcome = client.failure().map_or(Outcome::ProtocolFault, connection::outcome);
-    depart(house, guest, Stage::Arrival, outcome, report);
+    depart(house, guest, Stage::Arrival, outcome, *report);
     None
 }
 
@@ -155,7 +156,7 @@ fn conclude(house: &Arc<House>, guest: &Guest, report: &Report) {
 async fn direct<C: Wire>(
     house: &Arc<House>,
     guest: Guest,
-    mut report: Report,
+    mut report: Box<Report>,
     teased: bool,
     mut client: Connection<C>,
     stay: Option<Stay>,
@@ -184,7 +185,7 @@ async fn direct<C: Wire>(
                 }
             }
             let _ = say(&guest, &mut client, &refusal::unavailable(&guest)).await;
-            depart(house, guest, Stage::Handoff, Outcome::BackendFailed, report);
+            depart(house, guest, Stage::Handoff, Outcome::BackendFailed, *report);
             see_off(client).await;
         }
     }
@@ -194,14 +195,14 @@ async fn direct<C: Wire>(
 async fn screened<C: Wire>(
     house: &Arc<House>,
     mut guest: Guest,
-    report: Report,
+    report: Box<Report>,
     mut client: Connection<C>,
     mut stay: Option<Stay>,
 ) {
     if let Some(presence) = &mut guest.presence {
         presence.moves_to(State::Dialogue);
     }
-    let mut dialogue = Dialogue::new(house, &guest, report, &mut client);
+    let mut dialogue = Dialogue::new(house, &guest, *report, &mut client);
     let withheld = dialogue.report.screen.as_ref().map(Screen::verdict) == Some(Verdict::Enforce(Test::Pregreet));
     let mut decision = if withheld { Decision::Listen } else { dialogue.greet().await };
     let (stage, outcome) = loop {
@@ -222,7 +223,7 @@ async fn screened<C: Wire>(
                 match timed(&guest, handoff::replay(&guest, visitor, dialogue.replay())).await {
                     Handoff::Ready(ready) => {
                         let (report, inbox) = dialogue.leave();
-                        return relayed(house, guest, report, client, ready, inbox, stay).await;
+                        return relayed(house, guest, Box::new(report), client, ready, inbox, stay).await;
                     }
                     Handoff::Refused { reply, closing } => {
                         dialogue.report.backend = true;
@@ -264,11 +265,11 @@ async fn screened<C: Wire>(
 /// the load balancer is not known, and must not be granted what its own address is.
 pub(super) async fn proxy_visit<C: Wire>(house: &Arc<House>, guest: Guest, proxy: C) {
     let proxy = Connection::new(proxy, &guest.gate);
-    let Some((mut guest, report, mut proxy)) = secured(house, guest, Report::default(), proxy).await else { return };
+    let Some((mut guest, report, mut proxy)) = secured(house, guest, Box::default(), proxy).await else { return };
     if let Some(presence) = &mut guest.presence {
         presence.moves_to(State::Dialogue);
     }
-    let mut dialogue = Dialogue::new(house, &guest, report, &mut proxy);
+    let mut dialogue = Dialogue::new(house, &guest, *report, &mut proxy);
     let outcome = if guest.gate.backend.presence() != Presence::There {
         dialogue.say_last(&refusal::unavailable(&guest)).await;
         Outcome::BackendFailed
@@ -294,7 +295,7 @@ pub(super) async fn proxy_visit<C: Wire>(house: &Arc<House>, guest: Guest, proxy
 async fn relayed<C: Wire>(
     house: &Arc<House>,
     mut guest: Guest,
-    mut report: Report,
+    mut report: Box<Report>,
     mut client: Connection<C>,
     ready: Ready,
     client_bytes: Vec<u8>,
@@ -337,7 +338,7 @@ async fn relayed<C: Wire>(
             report.note = (outcome == Outcome::Shutdown).then(|| words.to_owned());
             report.tally = so_far;
             report.tls = client.facts().cloned();
-            return depart(house, guest, Stage::Relay, outcome, report);
+            return depart(house, guest, Stage::Relay, outcome, *report);
         }
     };
     if ending.tally.auth_not_offered > 0
@@ -362,5 +363,5 @@ async fn relayed<C: Wire>(
         true => Outcome::Banned,
         false => failure.map_or_else(|| handoff::outcome(&ending.end), connection::outcome),
     };
-    depart(house, guest, Stage::Relay, outcome, report);
+    depart(house, guest, Stage::Relay, outcome, *report);
 }

@@ -66,7 +66,7 @@ fn measure(around: &Surroundings, candidate: &Candidate) -> Result<Values, Strin
 }
 
 /// Strangers that wait.
-pub(super) struct CarPark<'a> {
+pub struct CarPark<'a> {
     contender: &'a dyn Contender,
     load: Load,
     /// How many descriptors there were before.
@@ -75,14 +75,14 @@ pub(super) struct CarPark<'a> {
 
 impl<'a> CarPark<'a> {
     /// Nobody waits yet.
-    pub(super) fn before(contender: &'a dyn Contender) -> Result<Self, String> {
+    pub fn before(contender: &'a dyn Contender) -> Result<Self, String> {
         // What it opened for its own sake at the start is closed again then.
         quiet(contender, None)?;
         Ok(Self { open: contender.descriptors()?, contender, load: Surroundings::load()? })
     }
 
     /// Until there are so many, all of them accepted and waiting. What the contender used for that, in seconds.
-    pub(super) fn fill(&mut self, count: u32) -> Result<f64, String> {
+    pub fn fill(&mut self, count: u32) -> Result<f64, String> {
         let before = quiet(self.contender, None)?;
         let order = Order::Park { target: self.contender.strangers(), count };
         self.load.perform(&order)?.sound(count)?;

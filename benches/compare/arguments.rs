@@ -6,6 +6,7 @@ use clap::Parser;
 use serde::Serialize;
 
 use super::contenders::{Candidate, Kind};
+use super::growth::Sizes;
 use super::rows::Scale;
 
 /// The last row of a short run.
@@ -33,9 +34,21 @@ pub struct Arguments {
     /// Small counts, and no judgement but that the ratios are not far worse than those that are kept
     #[arg(long)]
     pub quick: bool,
-    /// Keeps the ratios of this run in benches/compare/kept.json
+    /// Keeps the ratios of this run in benches/compare/kept.json; with --growth its values and plots in docs/plots
     #[arg(long)]
     pub keep: bool,
+    /// Measures how cost grows with the number of clients and of entries in the ledger, and nothing else: a table, and plots
+    #[arg(long, conflicts_with = "rows")]
+    pub growth: bool,
+    /// Draws the plots of such a run once more, beside the file of its values, and measures nothing
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 0..=1,
+        default_missing_value = "docs/plots/growth.json",
+        conflicts_with_all = ["rows", "growth"]
+    )]
+    pub draw: Option<PathBuf>,
     /// How long each measured crowd takes, about
     #[arg(long, value_name = "SECONDS")]
     pub seconds: Option<f64>,
@@ -58,6 +71,20 @@ impl Arguments {
             (true, false) => Scale::FULL,
         };
         Scale { seconds: self.seconds.unwrap_or(scale.seconds), ..scale }
+    }
+
+    /// The same for how cost grows.
+    pub fn sizes(&self) -> Sizes {
+        match (self.bench, self.quick) {
+            (false, _) => Sizes::TINY,
+            (true, true) => Sizes::QUICK,
+            (true, false) => Sizes::FULL,
+        }
+    }
+
+    /// Whether growth is to be measured: where it is asked for, and in a tiny run of everything.
+    pub fn grows(&self) -> bool {
+        self.growth || (!self.bench && self.rows.is_empty())
     }
 
     /// Whether a row is to be measured.

@@ -12,7 +12,8 @@
 //! | [`contenders`] | the programs, one file each |
 //! | [`load`], [`sink`] | clients and mail server: this program again, in processes of their own |
 //! | [`usage`], [`machine`] | what `/proc` tells |
-//! | [`figures`] | medians, ratios, the table, and the ratios that are kept |
+//! | [`figures`] | medians, ratios, the table, the ratios that are kept, and plots |
+//! | [`growth`] | how cost grows, with `--growth` |
 //!
 //! `cargo test --benches` runs a tiny round of it with gatepost and without its peers.
 
@@ -30,6 +31,7 @@ mod host;
 mod arguments;
 mod contenders;
 mod figures;
+mod growth;
 mod load;
 mod machine;
 mod process;
@@ -45,11 +47,24 @@ use clap::Parser;
 
 use arguments::Arguments;
 
+fn perform(arguments: &Arguments) -> Result<(), String> {
+    if let Some(values) = &arguments.draw {
+        return growth::draw_again(values);
+    }
+    if !arguments.growth {
+        run::run(arguments)?;
+    }
+    if arguments.grows() { growth::run(arguments) } else { Ok(()) }
+}
+
 fn main() -> ExitCode {
     let told = match env::args().nth(1).as_deref() {
         Some("sink") => sink::run().map_err(|error| format!("sink: {error}")),
         Some("load") => load::run().map_err(|error| format!("load: {error}")),
-        _ => run::run(&Arguments::parse()),
+        Some("ledger") => {
+            growth::ledger_child(&env::args().skip(2).collect::<Vec<_>>()).map_err(|error| format!("ledger: {error}"))
+        }
+        _ => perform(&Arguments::parse()),
     };
     match told {
         Ok(()) => ExitCode::SUCCESS,

@@ -81,14 +81,10 @@ impl<'a> Run<'a> {
         self.candidates.iter().map(|one| one.name.clone()).collect()
     }
 
-    fn versions(&self) -> BTreeMap<&str, String> {
-        self.candidates.iter().map(|one| (one.name.as_str(), machine::version(one))).collect()
-    }
-
     fn print_head(&self) {
         println!("machine: {}", self.machine);
         println!("descriptors of a process: {}", self.descriptors);
-        self.versions().iter().for_each(|(name, version)| println!("{name}: {version}"));
+        versions(&self.candidates).iter().for_each(|(name, version)| println!("{name}: {version}"));
         println!("{:?}\n", self.around.scale);
     }
 
@@ -97,10 +93,7 @@ impl<'a> Run<'a> {
         for _ in 0..self.arguments.rounds() {
             self.results.next_round();
             for row in self.rows.clone() {
-                let mut turns: Vec<Candidate> =
-                    self.candidates.iter().filter(|one| row.contenders.contains(&one.kind)).cloned().collect();
-                let first = self.done % turns.len().max(1);
-                turns.rotate_left(first);
+                let turns = turns(&self.candidates, row.contenders, self.done);
                 turns.iter().for_each(|candidate| self.turn(row, candidate));
             }
             self.done += 1;
@@ -113,7 +106,7 @@ impl<'a> Run<'a> {
 
     fn turn(&mut self, row: &Row, candidate: &Candidate) {
         let of = format!("round {}, row {}, {}", self.done + 1, row.figures[0].row, candidate.name);
-        match measure(row, &self.around, candidate) {
+        match guarded(|| (row.measure)(&self.around, candidate)) {
             Ok(values) => {
                 println!("{of}: {}", shown(row, &values));
                 values.iter().for_each(|(id, value)| self.results.add(id, &candidate.name, *value));
@@ -149,7 +142,7 @@ impl<'a> Run<'a> {
     fn write_results(&self) -> Result<(), String> {
         let results = json!({
             "machine": self.machine,
-            "versions": self.versions(),
+            "versions": versions(&self.candidates),
             "descriptors": self.descriptors,
             "options": self.arguments,
             "rounds": self.done,
@@ -162,8 +155,21 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Which version each of them is.
+pub fn versions(candidates: &[Candidate]) -> BTreeMap<&str, String> {
+    candidates.iter().map(|one| (one.name.as_str(), machine::version(one))).collect()
+}
+
+/// Those that can do the work, in the order of this round: another one is the first in each.
+pub fn turns(candidates: &[Candidate], able: &[Kind], round: usize) -> Vec<Candidate> {
+    let mut turns: Vec<Candidate> = candidates.iter().filter(|one| able.contains(&one.kind)).cloned().collect();
+    let first = round % turns.len().max(1);
+    turns.rotate_left(first);
+    turns
+}
+
 /// The contenders that are asked for, and here.
-fn taking_part(arguments: &Arguments) -> Result<Vec<Candidate>, String> {
+pub fn taking_part(arguments: &Arguments) -> Result<Vec<Candidate>, String> {
     let mut candidates = arguments.candidates()?;
     // In CI nobody may be left out unnoticed.
     let must_have_all = env::var_os("CI").is_some_and(|value| value == "true");
@@ -196,9 +202,9 @@ fn is_here(candidate: &Candidate) -> bool {
 }
 
 /// One measurement. A host that cannot go on panics; that is a failure of this measurement alone.
-fn measure(row: &Row, around: &Surroundings, candidate: &Candidate) -> Result<Values, String> {
+pub fn guarded<T>(measure: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     let before = machine::overflows();
-    let measured = catch_unwind(AssertUnwindSafe(|| (row.measure)(around, candidate)));
+    let measured = catch_unwind(AssertUnwindSafe(measure));
     let overflows = machine::overflows() - before;
     if overflows > 0 {
         println!(
@@ -219,7 +225,8 @@ fn shown(row: &Row, values: &Values) -> String {
     row.figures.iter().filter_map(show).collect::<Vec<_>>().join("; ")
 }
 
-fn root() -> PathBuf {
+/// The repository.
+pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -231,7 +238,8 @@ fn kept_file() -> PathBuf {
     root().join("benches/compare/kept.json")
 }
 
-fn write(file: &Path, value: &impl serde::Serialize) -> Result<(), String> {
+/// Writes a value as JSON; folders that are missing are made.
+pub fn write(file: &Path, value: &impl serde::Serialize) -> Result<(), String> {
     let text = serde_json::to_string_pretty(value).map_err(|error| error.to_string())?;
     let folder = file.parent().unwrap_or(file);
     fs::create_dir_all(folder)

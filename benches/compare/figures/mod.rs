@@ -1,8 +1,11 @@
 //! What is made of many values: the middle one, percentiles, how far they are spread, and what all of that says.
 
+pub mod draw;
+pub mod growth;
 pub mod kept;
 pub mod plan;
 pub mod results;
+pub mod ruler;
 pub mod table;
 
 /// The middle one of several values, and the ends of what was seen.

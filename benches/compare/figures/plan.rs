@@ -41,8 +41,12 @@ pub enum Unit {
     PerSecond,
     /// Processor time.
     Milliseconds,
+    /// Time.
+    Nanoseconds,
     /// Memory.
     Bytes,
+    /// More memory.
+    Megabytes,
     /// Bytes per second.
     MegabytesPerSecond,
     /// Processor time for a gigabyte.
@@ -62,8 +66,10 @@ impl Unit {
             Self::PerSecond => format!("{value:.0}/s"),
             Self::Milliseconds if value >= 10.0 => format!("{value:.1} ms"),
             Self::Milliseconds => format!("{value:.2} ms"),
+            Self::Nanoseconds => format!("{value:.0} ns"),
             Self::Bytes if value >= 1e7 => format!("{:.0} MB", value / 1e6),
             Self::Bytes => format!("{value:.0} B"),
+            Self::Megabytes => format!("{value:.2} MB"),
             Self::MegabytesPerSecond => format!("{value:.0} MB/s"),
             Self::SecondsPerGigabyte => format!("{value:.2} s/GB"),
             Self::Count => format!("{value:.0}"),

@@ -8,7 +8,7 @@ use super::results::Results;
 /// The contender that targets are for.
 pub const OURS: &str = "gatepost";
 
-const LABEL: usize = 38;
+pub(super) const LABEL: usize = 38;
 const COLUMN: usize = 18;
 
 /// Writes it: medians, how far the rounds are spread in hundredths of the median, and ratios (ours divided by theirs).
@@ -47,7 +47,7 @@ pub fn write(figures: &[Figure], contenders: &[String], results: &Results) -> St
     table
 }
 
-fn cell(table: &mut String, text: &str) {
+pub(super) fn cell(table: &mut String, text: &str) {
     // Aligned to the right, with a blank at least.
     let _ = write!(table, " {text:>COLUMN$}");
 }

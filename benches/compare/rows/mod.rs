@@ -4,7 +4,7 @@ mod bots;
 mod large;
 mod latency;
 mod messages;
-mod parked;
+pub mod parked;
 mod sessions;
 mod slow_list;
 
@@ -118,7 +118,8 @@ impl Surroundings {
         Ok(Self { sink, scale, certificates: OnceCell::new() })
     }
 
-    fn setting(&self, known: u32) -> Setting<'_> {
+    /// The usual one.
+    pub fn setting(&self, known: u32) -> Setting<'_> {
         Setting { sink: self.sink.ports, known, tls: None, splice: false, list: None }
     }
 
@@ -133,7 +134,7 @@ impl Surroundings {
 }
 
 /// A crowd of the usual size and its report; and what the contender used meanwhile, with that of its screen alone.
-struct Measured {
+pub struct Measured {
     count: u32,
     report: Report,
     processor: f64,
@@ -141,7 +142,8 @@ struct Measured {
 }
 
 impl Measured {
-    fn rate(&self) -> f64 {
+    /// How many a second.
+    pub fn rate(&self) -> f64 {
         f64::from(self.count) / self.report.seconds
     }
 }
@@ -180,11 +182,28 @@ fn of_known(
     ids: [&'static str; 2],
 ) -> Result<Values, String> {
     let contender = candidate.start(&around.setting(around.scale.known))?;
+    let measured = known_clients(around, &*contender, script, around.scale.at_once)?;
+    let [rate, processor] = ids;
+    let mut values = vec![(rate, measured.rate())];
+    if contender.pid().is_some() {
+        values.push((processor, measured.processor * 1e6 / f64::from(measured.count)));
+    }
+    Ok(values)
+}
+
+/// A crowd of clients that the contender knows, so many of them at once.
+pub fn known_clients(
+    around: &Surroundings,
+    contender: &dyn Contender,
+    script: Script,
+    at_once: u32,
+) -> Result<Measured, String> {
     let clients = Crowd {
         target: contender.known(),
         script,
-        count: around.scale.warm,
-        at_once: around.scale.at_once,
+        // Enough that for most of the time there are as many at once.
+        count: around.scale.warm.max(2 * at_once),
+        at_once,
         net: KNOWN,
         first: 0,
         clients: around.scale.known,
@@ -192,13 +211,7 @@ fn of_known(
         authority: None,
     };
     let judge = |before: &_, count, _: &_| contender.judge_known(before, count);
-    let measured = crowd(&around.scale, &*contender, clients, judge)?;
-    let [rate, processor] = ids;
-    let mut values = vec![(rate, measured.rate())];
-    if contender.pid().is_some() {
-        values.push((processor, measured.processor * 1e6 / f64::from(measured.count)));
-    }
-    Ok(values)
+    crowd(&around.scale, contender, clients, judge)
 }
 
 /// Waits until a contender has nothing left to do, and says what it has used until then.

@@ -1,6 +1,8 @@
 //! Rows 1 and 2: strangers that wait and say nothing. What each costs in memory, and what it costs to let more of them in while
 //! there are many already.
 
+use std::time::{Duration, Instant};
+
 use super::super::contenders::{Candidate, Contender, Kind};
 use super::super::load::{Load, Order};
 use super::{Figure, Row, Surroundings, Target, Unit, Values, quiet};
@@ -66,7 +68,7 @@ fn measure(around: &Surroundings, candidate: &Candidate) -> Result<Values, Strin
 }
 
 /// Strangers that wait.
-pub(super) struct CarPark<'a> {
+pub struct CarPark<'a> {
     contender: &'a dyn Contender,
     load: Load,
     /// How many descriptors there were before.
@@ -75,14 +77,14 @@ pub(super) struct CarPark<'a> {
 
 impl<'a> CarPark<'a> {
     /// Nobody waits yet.
-    pub(super) fn before(contender: &'a dyn Contender) -> Result<Self, String> {
+    pub fn before(contender: &'a dyn Contender) -> Result<Self, String> {
         // What it opened for its own sake at the start is closed again then.
         quiet(contender, None)?;
-        Ok(Self { open: contender.descriptors()?, contender, load: Surroundings::load()? })
+        Ok(Self { open: settled(contender)?, contender, load: Surroundings::load()? })
     }
 
     /// Until there are so many, all of them accepted and waiting. What the contender used for that, in seconds.
-    pub(super) fn fill(&mut self, count: u32) -> Result<f64, String> {
+    pub fn fill(&mut self, count: u32) -> Result<f64, String> {
         let before = quiet(self.contender, None)?;
         let order = Order::Park { target: self.contender.strangers(), count };
         self.load.perform(&order)?.sound(count)?;
@@ -96,4 +98,19 @@ impl<'a> CarPark<'a> {
         self.load.perform(&Order::Look)?.sound(count)?;
         Ok(used)
     }
+}
+
+/// How many descriptors a contender has open once they are no longer fewer and fewer: bots that it has turned away may have
+/// theirs for a while, and whoever parks must not be taken for one of them.
+fn settled(contender: &dyn Contender) -> Result<usize, String> {
+    const STAYS: Duration = Duration::from_millis(600);
+    let (mut open, mut since) = (contender.descriptors()?, Instant::now());
+    let settled = wait::within(wait::PATIENCE, || {
+        let now = contender.descriptors().ok()?;
+        if now != open {
+            (open, since) = (now, Instant::now());
+        }
+        (since.elapsed() >= STAYS).then_some(now)
+    });
+    settled.ok_or_else(|| format!("it still opens and closes descriptors after {:?}", wait::PATIENCE))
 }

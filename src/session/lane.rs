@@ -36,7 +36,7 @@ const DOORS: usize = 1024;
 const BATCH: usize = 256;
 
 /// How many connections a door accepts before the others inside get their turn.
-const ACCEPTS: usize = 32;
+const ACCEPTS: usize = 16;
 
 /// How many who are still in a listening socket's queue are seen to when it closes.
 const BACKLOG: usize = 4096;
@@ -133,6 +133,8 @@ impl Lane {
         let alarm = sleep_until(Instant::now());
         tokio::pin!(alarm);
         let mut open = true;
+        // Whether somebody's time has come who has not been seen to.
+        let mut overdue = false;
         while open || !self.lot.is_empty() {
             let due = self.next_deadline();
             if let Some(due) = due
@@ -140,7 +142,7 @@ impl Lane {
             {
                 alarm.as_mut().reset(due);
             }
-            let busy = self.has_ready_door();
+            let busy = overdue || self.has_ready_door();
             tokio::select! {
                 biased;
                 () = &mut draining, if open => {
@@ -159,11 +161,12 @@ impl Lane {
                     }
                 }
                 Ok(()) = self.banned.changed(), if self.search.is_none() => self.search = Some(Instant::now() + SEARCH),
-                () = &mut alarm, if due.is_some() => {}
+                // Not while somebody is overdue: it would be over at once, again and again, and nobody else would get a turn.
+                () = &mut alarm, if due.is_some() && !overdue => {}
                 () = tokio::task::yield_now(), if busy => {}
             }
             self.accept();
-            self.lot.expire(Instant::now());
+            overdue = self.lot.expire(Instant::now());
             if self.search.is_some_and(|due| due <= Instant::now()) {
                 self.search = None;
                 self.banned.mark_unchanged();

@@ -60,6 +60,9 @@ const MOMENT: Duration = Duration::from_millis(2);
 /// How many that were turned away may linger at once in a lane; for one more, the one that has been there longest goes.
 const LINGERING: usize = 2048;
 
+/// How many whose time has come, of each kind, are seen to before the others in the lane get their turn.
+const AT_ONCE: usize = 16;
+
 /// From how many on that linger, bots are no longer waited for that spoke at once. Nothing of theirs is unread, so that they
 /// can read the reply all the same; the connection of one that talks on without having read it may be reset.
 const FLOOD: usize = 1024;
@@ -174,10 +177,15 @@ impl Lot {
     }
 
     /// The moment of those who came before `until` is over.
-    fn look_at_newcomers(&mut self, until: Instant) {
-        while let Some((mut socket, mut stranger)) =
-            self.newcomers.pop_front_if(|(_, stranger)| stranger.guest.arrived <= until)
-        {
+    fn look_at_newcomers(&mut self, until: Instant, most: usize) -> bool {
+        for _ in 0..most {
+            let came_before = |(_, stranger): &mut (_, Box<Stranger>)| stranger.guest.arrived <= until;
+            let Some((mut socket, mut stranger)) = self.newcomers.pop_front_if(came_before) else {
+                if self.newcomers.is_empty() && self.newcomers.capacity() > 1024 {
+                    self.newcomers.shrink_to(64);
+                }
+                return false;
+            };
             let mut said = [0; PEEK];
             // It is read rather than peeked at: whatever it is, nothing else will be made of it.
             match socket.read(&mut said) {
@@ -199,9 +207,7 @@ impl Lot {
                 Err(_) => self.part(*stranger, Outcome::HungUp, None),
             }
         }
-        if self.newcomers.is_empty() && self.newcomers.capacity() > 1024 {
-            self.newcomers.shrink_to(64);
-        }
+        true
     }
 
     /// From here on it waits.
@@ -328,13 +334,18 @@ impl Lot {
         [self.deadlines.next(), newcomer, self.gone.next_deadline()].into_iter().flatten().min()
     }
 
-    /// Time has passed.
-    pub(super) fn expire(&mut self, now: Instant) {
-        self.gone.expire(now);
-        if let Some(until) = now.checked_sub(MOMENT) {
-            self.look_at_newcomers(until);
-        }
-        while let Some(key) = self.deadlines.pop(now) {
+    /// Time has passed: sees to some of those whose time has come, and says whether there may be more of them. Many can come
+    /// together, and the other visits of the lane go on in between.
+    pub(super) fn expire(&mut self, now: Instant) -> bool {
+        let leave = self.gone.expire(now, AT_ONCE);
+        let came = now.checked_sub(MOMENT).is_some_and(|until| self.look_at_newcomers(until, AT_ONCE));
+        let waited = self.end_waits(now, AT_ONCE);
+        leave || came || waited
+    }
+
+    fn end_waits(&mut self, now: Instant, most: usize) -> bool {
+        for _ in 0..most {
+            let Some(key) = self.deadlines.pop(now) else { return false };
             let Some(index) = self.find(key) else { continue };
             let Some(place) = self.places.get_mut(index) else { continue };
             let stranger = match &mut place.who {
@@ -364,6 +375,7 @@ impl Lot {
                 self.settle(index, None);
             }
         }
+        true
     }
 
     /// gatepost is stopping: nobody who waits is kept.

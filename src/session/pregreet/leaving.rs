@@ -53,20 +53,29 @@ impl Leaving {
         [self.soon.front(), self.late.front()].into_iter().flatten().map(|leaver| leaver.due).min()
     }
 
-    /// Closes whoever has closed, or had its time.
-    pub(super) fn expire(&mut self, now: Instant) {
-        while let Some(mut leaver) = self.soon.pop_front_if(|leaver| leaver.due <= now) {
-            if drain(&mut leaver.socket, &mut leaver.said) == Drained::Waiting {
-                leaver.due = now + LINGER.saturating_sub(FIRST_LOOK);
-                self.late.push_back(leaver);
+    /// Closes whoever has closed, or had its time: up to `most` of both, and true if there may be more.
+    pub(super) fn expire(&mut self, now: Instant, most: usize) -> bool {
+        let is_due = |leaver: &mut Leaver| leaver.due <= now;
+        for _ in 0..most {
+            if let Some(mut leaver) = self.soon.pop_front_if(is_due) {
+                if drain(&mut leaver.socket, &mut leaver.said) == Drained::Waiting {
+                    leaver.due = now + LINGER.saturating_sub(FIRST_LOOK);
+                    self.late.push_back(leaver);
+                }
+            } else if let Some(mut leaver) = self.late.pop_front_if(is_due) {
+                // What it has said since would have the reply reset, if it were not read.
+                let _ = drain(&mut leaver.socket, &mut leaver.said);
+            } else {
+                self.give_back();
+                return false;
             }
         }
-        while let Some(mut leaver) = self.late.pop_front_if(|leaver| leaver.due <= now) {
-            // What it has said since would have the reply reset, if it were not read.
-            let _ = drain(&mut leaver.socket, &mut leaver.said);
-        }
+        true
+    }
+
+    /// Gives memory back: after a flood, and not after each handful.
+    fn give_back(&mut self) {
         for queue in [&mut self.soon, &mut self.late] {
-            // After a flood, and not after each handful.
             if queue.is_empty() && queue.capacity() > 1024 {
                 queue.shrink_to(64);
             }

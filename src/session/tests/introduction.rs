@@ -306,13 +306,13 @@ async fn a_header_has_its_time_and_no_more() {
     std::io::Write::write_all(&mut begun, &bytes[..27]).unwrap();
     assert!(lot.readable(mio::Token(11), false).is_none());
     tokio::time::advance(Duration::from_millis(4999)).await;
-    lot.expire(Instant::now());
+    lot.expire_all(Instant::now());
     assert!(post.records().is_empty());
     std::io::Write::write_all(&mut whole, &bytes).unwrap();
     let Some(Introduced::Client { arrival, .. }) = lot.readable(mio::Token(12), false) else { panic!("it is whole") };
     assert_eq!(arrival.client, CLIENT.parse().unwrap());
     tokio::time::advance(Duration::from_millis(1)).await;
-    lot.expire(Instant::now());
+    lot.expire_all(Instant::now());
     let outcomes: Vec<_> = post.records().iter().map(|record| record["outcome"].clone()).collect();
     assert_eq!(outcomes, ["protocol-fault", "timed-out"], "nothing came, and not all came");
     assert!(counted(&post, "missing") && counted(&post, "late"));
@@ -320,7 +320,7 @@ async fn a_header_has_its_time_and_no_more() {
     // They have time to read why, counted from then.
     assert_eq!(lot.next_deadline(), Some(Instant::now() + Duration::from_secs(2)));
     tokio::time::advance(Duration::from_secs(2)).await;
-    lot.expire(Instant::now());
+    lot.expire_all(Instant::now());
     assert!(lot.is_empty());
 }
 

@@ -54,7 +54,7 @@ impl Exit {
         let (guest, screen) = self.post.arriving();
         self.lot.arrive(ours, guest, screen);
         tokio::time::advance(Duration::from_millis(2)).await;
-        self.lot.expire(Instant::now());
+        self.lot.expire_all(Instant::now());
         client
     }
 }
@@ -67,13 +67,13 @@ async fn who_was_turned_away_and_talks_on_is_not_heard_to_its_end() {
     client.write_all(&[b'x'; 65_537]).unwrap();
     silent.write_all(&[b'x'; 65_536]).unwrap();
     tokio::time::advance(Duration::from_millis(250)).await;
-    exit.lot.expire(Instant::now());
+    exit.lot.expire_all(Instant::now());
     assert_eq!(exit.lot.lingering(), 1, "who has said too much is gone");
     client.set_nonblocking(true).unwrap();
     let still_open = |client: &mut std::net::TcpStream| client.write_all(b"x").is_ok();
     assert!(still_open(&mut silent));
     tokio::time::advance(Duration::from_secs(2)).await;
-    exit.lot.expire(Instant::now());
+    exit.lot.expire_all(Instant::now());
     assert!(exit.lot.is_empty());
     // All of it was read, so nothing was reset: both hear why.
     for client in [&mut client, &mut silent] {
@@ -92,7 +92,7 @@ async fn who_was_turned_away_and_closes_is_forgotten_soon() {
     let _stays = exit.turn_away();
     assert_eq!(exit.lot.next_deadline(), Some(Instant::now() + Duration::from_millis(250)));
     tokio::time::advance(Duration::from_millis(250)).await;
-    exit.lot.expire(Instant::now());
+    exit.lot.expire_all(Instant::now());
     assert_eq!(exit.lot.lingering(), 1);
     assert_eq!(exit.lot.next_deadline(), Some(Instant::now() + Duration::from_millis(1750)));
 }
@@ -113,9 +113,25 @@ async fn no_more_than_so_many_who_were_turned_away_may_stay() {
     assert!(!is_closed(1) && !is_closed(2048));
     assert_eq!(exit.lot.lingering(), 2048);
     tokio::time::advance(Duration::from_millis(250)).await;
-    exit.lot.expire(Instant::now());
+    exit.lot.expire_all(Instant::now());
     tokio::time::advance(Duration::from_secs(2)).await;
-    exit.lot.expire(Instant::now());
+    exit.lot.expire_all(Instant::now());
+    assert!(exit.lot.is_empty());
+}
+
+/// However many are due together, the other visits of the lane wait for a few of them alone.
+#[tokio::test(start_paused = true)]
+async fn not_all_are_seen_to_in_one_go() {
+    let mut exit = Exit::new();
+    for _ in 0..40 {
+        drop(exit.turn_away());
+    }
+    tokio::time::advance(Duration::from_millis(250)).await;
+    for left in [24, 8] {
+        assert!(exit.lot.expire(Instant::now()), "there are more");
+        assert_eq!(exit.lot.lingering(), left);
+    }
+    assert!(!exit.lot.expire(Instant::now()));
     assert!(exit.lot.is_empty());
 }
 

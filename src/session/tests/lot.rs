@@ -582,7 +582,7 @@ async fn under_stress_who_comes_waits_for_less_long() {
     assert!(post.house.stress.is_on());
     assert_eq!(lot.next_deadline(), Some(after(1)));
     tokio::time::advance(Duration::from_secs(1)).await;
-    lot.expire(after(1));
+    lot.expire_all(after(1));
     assert_eq!(post.house.tasks.len(), 1, "the second is through, though no list has answered");
     assert_eq!(lot.next_deadline(), Some(after(3)), "the first waits on as it began");
     lot.drain();
@@ -613,10 +613,10 @@ async fn the_wait_has_two_phases() {
 
     lot.answered(clean(1, 0));
     lot.answered(clean(1, 1));
-    lot.expire(after(2));
+    lot.expire_all(after(2));
     assert_eq!(post.house.tasks.len(), 0, "the least wait is not over");
     tokio::time::advance(Duration::from_secs(3)).await;
-    lot.expire(after(3));
+    lot.expire_all(after(3));
     assert_eq!(post.house.tasks.len(), 1, "the first is through, the others wait for the lists");
     assert_eq!(lot.next_deadline(), Some(after(5)));
     lot.answered(clean(2, 1));
@@ -626,7 +626,7 @@ async fn the_wait_has_two_phases() {
     lot.answered(clean(3, 7));
     assert_eq!(post.house.tasks.len(), 2, "answers for those who have left, and for nobody, do nothing");
     tokio::time::advance(Duration::from_secs(2)).await;
-    lot.expire(after(5));
+    lot.expire_all(after(5));
     assert!(lot.is_empty());
     assert_eq!((post.house.tasks.len(), lot.next_deadline()), (3, None));
 }

@@ -130,6 +130,13 @@ fn screened(settings: &mut Settings, change: impl FnOnce(&mut screen::Settings))
     change(Arc::make_mut(&mut settings.screen));
 }
 
+impl super::pregreet::Lot {
+    /// Time has passed: sees to all whose time has come.
+    fn expire_all(&mut self, now: Instant) {
+        while self.expire(now) {}
+    }
+}
+
 /// Sets what failures of `tests` lead to.
 fn act(settings: &mut Settings, tests: &[Test], action: Action) {
     screened(settings, |screen| tests.iter().for_each(|&test| screen.rules[test].action = action));

@@ -4,6 +4,7 @@
 //! zeros, lengths must add up, TLVs (which say nothing that gatepost asks for, and are skipped) must be whole. Whose
 //! header is believed in the first place is for the gate to decide.
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nom::branch::alt;
@@ -322,17 +323,17 @@ fn tlv(input: &[u8]) -> IResult<&[u8], &[u8]> {
 }
 
 fn write_v1(out: &mut Vec<u8>, header: &Header) {
-    let line = match header {
-        Header::Local | Header::Unknown => "PROXY UNKNOWN\r\n".to_owned(),
+    // A Vec takes everything.
+    let _ = match header {
+        Header::Local | Header::Unknown => out.write_all(b"PROXY UNKNOWN\r\n"),
         Header::Proxied { source, destination } => {
             let (family, from, to) = match same_family(source.ip(), destination.ip()) {
                 Pair::V4(from, to) => ("TCP4", IpAddr::V4(from), IpAddr::V4(to)),
                 Pair::V6(from, to) => ("TCP6", IpAddr::V6(from), IpAddr::V6(to)),
             };
-            format!("PROXY {family} {from} {to} {} {}\r\n", source.port(), destination.port())
+            write!(out, "PROXY {family} {from} {to} {} {}\r\n", source.port(), destination.port())
         }
     };
-    out.extend_from_slice(line.as_bytes());
 }
 
 fn write_v2(out: &mut Vec<u8>, header: &Header, extras: &Extras) {

@@ -161,7 +161,7 @@ impl Ledger {
 
     /// What is known of a client; a stranger's standing if nothing is, or all of it has expired.
     pub fn recall(&self, client: ClientKey, now: Timestamp) -> Standing {
-        self.standings.recall(ClientId::of(client), now).unwrap_or_default()
+        self.standings.recall(ClientId::of(client), now, |standing| *standing).unwrap_or_default()
     }
 
     /// The same, without any consequence for how long it is kept.
@@ -190,8 +190,8 @@ impl Ledger {
     /// Whether something speaks against a client: see [`Tally::is_bad`].
     pub fn is_bad(&self, client: ClientKey, rules: &Rules, now: Timestamp) -> bool {
         // Recalled and not only looked at: those that come again are kept rather than those that came once.
-        let tally = self.tallies.recall(ClientId::of(client), now);
-        tally.is_some_and(|tally| tally.is_bad(rules, second(now)))
+        let is_bad = |tally: &Tally| tally.is_bad(rules, second(now));
+        self.tallies.recall(ClientId::of(client), now, is_bad).unwrap_or_default()
     }
 
     /// What is counted of an account, if anything is.

@@ -130,20 +130,27 @@ impl<K: Key, V: Value> Shard<K, V> {
     }
 
     /// What is known and has not expired; that it was asked for is noted.
-    pub(super) fn recall(&mut self, key: K, hash: u64, now: u64, hasher: &RandomState) -> Option<V> {
+    pub(super) fn recall<T>(
+        &mut self,
+        key: K,
+        hash: u64,
+        now: u64,
+        hasher: &RandomState,
+        look: impl FnOnce(&V) -> T,
+    ) -> Option<T> {
         let slot = self.find(key, hash)?;
         let entry = self.entries.get_mut(slot)?;
         if entry.has_expired(now) {
             self.remove(slot, hasher);
             return None;
         }
-        let value = entry.value.clone();
+        let seen = look(&entry.value);
         if slot < self.proven {
             entry.recalled = true;
         } else {
             self.prove(slot, now, hasher);
         }
-        Some(value)
+        Some(seen)
     }
 
     /// What is known, expired or not; that it was asked for makes no difference.
@@ -192,7 +199,7 @@ impl<K: Key, V: Value> Shard<K, V> {
     /// Takes in what was remembered by an earlier process, as a client that comes again.
     pub(super) fn load(&mut self, key: K, hash: u64, value: V, now: u64, hasher: &RandomState) {
         self.update(key, hash, now, hasher, |place| *place = value);
-        self.recall(key, hash, now, hasher);
+        self.recall(key, hash, now, hasher, |_| ());
     }
 
     /// Forgets `key`.

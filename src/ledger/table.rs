@@ -104,9 +104,10 @@ impl<K: Key, V: Value> Table<K, V> {
         self.shards.iter().for_each(|shard| shard.lock().note_all());
     }
 
-    pub(super) fn recall(&self, key: K, now: Timestamp) -> Option<V> {
+    /// What is known of `key`, and has not expired. It is looked at where it is: a copy of some would take memory.
+    pub(super) fn recall<T>(&self, key: K, now: Timestamp, look: impl FnOnce(&V) -> T) -> Option<T> {
         let hash = key.hashed(&self.hasher);
-        self.shard(hash)?.lock().recall(key, hash, now.seconds(), &self.hasher)
+        self.shard(hash)?.lock().recall(key, hash, now.seconds(), &self.hasher, look)
     }
 
     /// What is known of `key`, and has not expired, without any consequence for how long it is kept.

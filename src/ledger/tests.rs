@@ -155,7 +155,7 @@ fn a_million_strangers_that_fail_once_push_out_none_that_failed_again() {
     for n in 0..1000 {
         strike(&ledger, client(n), Strike::Failed(None));
         // It comes again: its tally is looked at when it does.
-        ledger.tallies.recall(ClientId::of(client(n)), NOW);
+        ledger.tallies.recall(ClientId::of(client(n)), NOW, |_| ());
     }
     for n in 0..1_000_000 {
         strike(&ledger, ClientKey::V6(n), Strike::Failed(None));

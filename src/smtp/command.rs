@@ -200,6 +200,24 @@ pub struct Chunk {
     pub last: bool,
 }
 
+impl Chunk {
+    /// Whether `line`, without its ending, is what its [`Display`](fmt::Display) says, byte for byte.
+    pub fn is_written_as(&self, line: &[u8]) -> bool {
+        /// What of a line is still to be written.
+        struct Rest<'a>(&'a [u8]);
+
+        impl fmt::Write for Rest<'_> {
+            fn write_str(&mut self, piece: &str) -> fmt::Result {
+                self.0 = self.0.strip_prefix(piece.as_bytes()).ok_or(fmt::Error)?;
+                Ok(())
+            }
+        }
+
+        let mut rest = Rest(line);
+        fmt::Write::write_fmt(&mut rest, format_args!("{self}")).is_ok() && rest.0.is_empty()
+    }
+}
+
 /// As the command that announces it, in the one form that every server reads alike: a server that refuses the line as
 /// bad syntax takes the chunk for commands.
 impl fmt::Display for Chunk {
@@ -518,6 +536,23 @@ mod tests {
 
     #[test]
     fn a_chunk_is_announced_in_one_form() {
+        let odd = [
+            "bdat 86",
+            "BDAT 086",
+            "BDAT 86 ",
+            " BDAT 86",
+            "BDAT\t86",
+            "BDAT  86",
+            "BDAT 86 LAST",
+            "BDAT 8",
+            "BDAT 866",
+            "",
+        ];
+        let chunk = Chunk { size: 86, last: false };
+        assert!(chunk.is_written_as(b"BDAT 86") && Chunk { last: true, ..chunk }.is_written_as(b"BDAT 86 LAST"));
+        for line in odd {
+            assert!(!chunk.is_written_as(line.as_bytes()), "{line:?}");
+        }
         for (line, announced) in [("bdat\t086 last", "BDAT 86 LAST"), (" BDAT 0 ", "BDAT 0")] {
             let Command::Bdat(chunk) = Command::parse(line.as_bytes()) else { panic!("{line}") };
             assert_eq!(chunk.to_string(), announced);

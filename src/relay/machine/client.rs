@@ -228,11 +228,10 @@ impl Machine {
         if size > 0 {
             self.client = Client::Chunk(size);
         }
-        let canonical = chunk.to_string();
-        if line.text == canonical.as_bytes() {
+        if chunk.is_written_as(line.text) {
             self.pass_line(line)
         } else {
-            Step::Replace { take: line.length, with: Cow::Owned([canonical.as_bytes(), CRLF].concat()) }
+            Step::Replace { take: line.length, with: Cow::Owned(format!("{chunk}\r\n").into_bytes()) }
         }
     }
 

@@ -9,11 +9,10 @@ use super::client::{Client, soon};
 use super::mta::{Act, EHLO, Mta, PROXY, honest};
 use super::*;
 use crate::dns::double::{Double, Reply};
-use crate::dnsbl::{self, Answer};
+use crate::dnsbl;
 use crate::policy::access::Access;
 use crate::screen::Score;
 use crate::screen::score::parse_list;
-use crate::session::pregreet::Lot;
 
 const SHORT: Duration = Duration::from_millis(150);
 
@@ -564,9 +563,7 @@ async fn under_stress_who_comes_waits_for_less_long() {
     greet(&mut settings, Duration::from_secs(3), Duration::from_secs(5));
     screened(&mut settings, |screen| screen.greet.stress = Duration::from_secs(1));
     let post = Post::with_lists(settings, Some(lists(&double, "bad.test*3")));
-    let poll = mio::Poll::new().unwrap();
-    let (to, _answers) = mpsc::unbounded_channel();
-    let mut lot = Lot::new(Arc::clone(&post.house), poll.registry().try_clone().unwrap(), 10, to);
+    let (mut lot, _poll, _answers) = post.lot();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let clients: Vec<_> =
         (0..2).map(|_| std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
@@ -595,9 +592,7 @@ async fn the_wait_has_two_phases() {
     let mut settings = settings(nobody());
     greet(&mut settings, Duration::from_secs(3), Duration::from_secs(5));
     let post = Post::with_lists(settings, Some(lists(&double, "bad.test*3")));
-    let poll = mio::Poll::new().unwrap();
-    let (to, _answers) = mpsc::unbounded_channel();
-    let mut lot = Lot::new(Arc::clone(&post.house), poll.registry().try_clone().unwrap(), 10, to);
+    let (mut lot, _poll, _answers) = post.lot();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let clients: Vec<_> =
         (0..3).map(|_| std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();

@@ -13,6 +13,7 @@ mod leaving;
 mod lot;
 mod million;
 mod mta;
+mod parked;
 mod renewal;
 mod rulings;
 mod tls;
@@ -29,12 +30,13 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::pregreet::Lot;
 use super::recall::{Recall, recall};
 use super::stranger::Stranger;
 use super::{DialogueLimits, Door, Gate, Guest, House, Lane, Order, Scene, Settings, Stress};
 use crate::backend::{self, Announce, Backend};
 use crate::clock::Clock;
-use crate::dnsbl::Dnsbl;
+use crate::dnsbl::{Answer, Dnsbl};
 use crate::journal::{Journal, Recognition, Target, VisitIds};
 use crate::ledger::{self, Ledger};
 use crate::metrics::Metrics;
@@ -226,6 +228,13 @@ impl Post {
         guest.place = Some(place);
         guest.presence = Some(self.gate.metrics.present(crate::metrics::State::Parked));
         (guest, screen)
+    }
+
+    /// A lot that is driven by hand, the poll that it is registered with, and where the lists' answers come out.
+    fn lot(&self) -> (Lot, mio::Poll, mpsc::UnboundedReceiver<Answer>) {
+        let poll = mio::Poll::new().unwrap();
+        let (to, answers) = mpsc::unbounded_channel();
+        (Lot::new(Arc::clone(&self.house), poll.registry().try_clone().unwrap(), 10, to), poll, answers)
     }
 
     /// A stranger at the end of a wait in which nothing happened.

@@ -51,7 +51,12 @@ pub(super) enum Accepted {
 impl Door {
     /// Accepts one connection, without waiting.
     pub(super) fn accept(&self) -> Accepted {
-        match self.listener.accept() {
+        self.accepted(self.listener.accept())
+    }
+
+    /// What came of accepting one.
+    pub(super) fn accepted(&self, accepted: io::Result<(TcpStream, SocketAddr)>) -> Accepted {
+        match accepted {
             Ok((socket, client)) => self.arrive(socket, client),
             Err(error) => fate(error),
         }

@@ -1,15 +1,17 @@
 //! A lane: one loop that accepts, and holds the strangers of its lot. There is one a core, each with a runtime of its own.
 //!
-//! The lane's sockets are in a poll of their own, which the runtime sees as one descriptor. So a stranger that waits
-//! costs the runtime nothing, and a bot can come, talk and be turned away without a task being made for it. The same goes
-//! for load balancers whose PROXY header is still to come.
+//! The sockets of those who wait are in a poll of their own, which the runtime sees as one descriptor. So a stranger that
+//! waits costs the runtime nothing, and a bot can come, talk and be turned away without a task being made for it. The same
+//! goes for load balancers whose PROXY header is still to come. The doors are few, and the runtime's own.
 
+use std::future::poll_fn;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::task;
 use std::time::Duration;
 
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 use slab::Slab;
 use tokio::io::Interest as Readiness;
 use tokio::io::unix::AsyncFd;
@@ -28,9 +30,6 @@ use crate::journal::{Outcome, Recognition, Stage};
 use crate::ledger::decisions::Held;
 use crate::metrics::{AcceptError, State};
 use crate::policy::class::Class;
-
-/// Tokens below this are doors.
-const DOORS: usize = 1024;
 
 /// How many events are taken from the poll at once.
 const BATCH: usize = 256;
@@ -73,20 +72,50 @@ pub struct Lane {
 
 #[derive(Debug)]
 struct Entrance {
-    door: Door,
-    /// Somebody may be waiting: the poll tells of it only once.
+    door: AsyncFd<DoorFd>,
+    /// Somebody may be waiting.
     ready: bool,
     /// Nothing is accepted before this.
     paused: Option<Instant>,
+}
+
+impl Entrance {
+    fn door(&self) -> &Door {
+        &self.door.get_ref().0
+    }
+
+    /// Accepts one connection, without waiting.
+    fn accept(&self) -> Accepted {
+        let accepted = self.door.try_io(Readiness::READABLE, |door| door.0.listener.accept());
+        self.door().accepted(accepted)
+    }
+}
+
+#[derive(Debug)]
+struct DoorFd(Door);
+
+impl AsRawFd for DoorFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.listener.as_raw_fd()
+    }
 }
 
 #[derive(Debug)]
 struct PollFd(Poll);
 
 impl AsRawFd for PollFd {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+    fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
+}
+
+/// Has the runtime tell when there is something to be read from `of`.
+fn watched<T: AsRawFd>(of: T) -> io::Result<AsyncFd<T>> {
+    #[expect(
+        deprecated,
+        reason = "its successor is an unsafe fn; what that asks for holds, for the two types here own what they name"
+    )]
+    AsyncFd::with_interest(of, Readiness::READABLE)
 }
 
 impl Lane {
@@ -94,16 +123,12 @@ impl Lane {
     pub fn new(house: Arc<House>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
-        #[expect(
-            deprecated,
-            reason = "its successor is an unsafe fn; what that asks for holds, for `PollFd` owns the poll"
-        )]
-        let poll = AsyncFd::with_interest(PollFd(poll), Readiness::READABLE)?;
+        let poll = watched(PollFd(poll))?;
         let (to, answers) = mpsc::unbounded_channel();
         Ok(Self {
             banned: house.rulings.banned(),
             search: None,
-            lot: Lot::new(Arc::clone(&house), registry, DOORS, to),
+            lot: Lot::new(Arc::clone(&house), registry, to),
             poll,
             house,
             doors: Slab::new(),
@@ -113,13 +138,8 @@ impl Lane {
     }
 
     /// Opens a door.
-    pub fn open(&mut self, mut door: Door) -> io::Result<()> {
-        let entry = self.doors.vacant_entry();
-        if entry.key() >= DOORS {
-            return Err(io::Error::other("more than 1,024 listening addresses"));
-        }
-        self.poll.get_ref().0.registry().register(&mut door.listener, Token(entry.key()), Interest::READABLE)?;
-        entry.insert(Entrance { door, ready: true, paused: None });
+    pub fn open(&mut self, door: Door) -> io::Result<()> {
+        self.doors.insert(Entrance { door: watched(DoorFd(door))?, ready: false, paused: None });
         Ok(())
     }
 
@@ -155,6 +175,7 @@ impl Lane {
                         self.lot.answered(answer);
                     }
                 }
+                () = knock(&mut self.doors) => {}
                 turned = turn(&mut self.poll, &mut events) => {
                     if turned.is_ok() {
                         self.dispatch(&events);
@@ -177,13 +198,8 @@ impl Lane {
 
     fn dispatch(&mut self, events: &Events) {
         for event in events {
-            match self.doors.get_mut(event.token().0) {
-                Some(entrance) if event.token().0 < DOORS => entrance.ready = true,
-                _ => {
-                    if let Some(introduced) = self.lot.readable(event.token(), event.is_read_closed()) {
-                        self.meet(introduced);
-                    }
-                }
+            if let Some(introduced) = self.lot.readable(event.token(), event.is_read_closed()) {
+                self.meet(introduced);
             }
         }
     }
@@ -203,8 +219,9 @@ impl Lane {
     /// Listens no longer at `address`. Those who had come as far as the listening socket are let in: closing it would
     /// reset them.
     fn close(&mut self, address: std::net::SocketAddr) {
-        let index = self.doors.iter().find(|(_, entrance)| entrance.door.local == address).map(|(index, _)| index);
+        let index = self.doors.iter().find(|(_, entrance)| entrance.door().local == address).map(|(index, _)| index);
         let Some(Entrance { door, .. }) = index.and_then(|index| self.doors.try_remove(index)) else { return };
+        let DoorFd(door) = door.into_inner();
         for _ in 0..BACKLOG {
             let Accepted::Client(arrival) = door.accept() else { break };
             self.receive(&door.gate.load_full(), arrival);
@@ -213,9 +230,9 @@ impl Lane {
 
     /// No more arrivals; those who had come as far as the listening socket are told, like those in the lot.
     fn stop(&mut self) {
-        for index in 0..DOORS.min(self.doors.capacity()) {
+        for Entrance { door, .. } in std::mem::take(&mut self.doors).into_iter().map(|(_, entrance)| entrance) {
+            let DoorFd(door) = door.into_inner();
             for _ in 0..BACKLOG {
-                let Some(Entrance { door, .. }) = self.doors.get(index) else { break };
                 let Accepted::Client(arrival) = door.accept() else { break };
                 let gate = door.gate.load_full();
                 let known = if gate.settings.proxies.is_some() { Recognition::Proxy } else { Recognition::Stranger };
@@ -224,7 +241,6 @@ impl Lane {
                 self.lot.turn_away(arrival.socket, guest, &reply, (Stage::Recall, Outcome::Shutdown));
             }
         }
-        self.doors.clear();
         self.lot.drain();
     }
 
@@ -246,19 +262,19 @@ impl Lane {
                     break;
                 }
                 entrance.paused = None;
-                match entrance.door.accept() {
+                match entrance.accept() {
                     Accepted::Client(arrival) => {
-                        let gate = entrance.door.gate.load_full();
+                        let gate = entrance.door().gate.load_full();
                         self.receive(&gate, arrival);
                     }
                     Accepted::Nobody => entrance.ready = false,
-                    Accepted::Gone => entrance.door.gate.load().metrics.accept_failed(AcceptError::Connection),
+                    Accepted::Gone => entrance.door().gate.load().metrics.accept_failed(AcceptError::Connection),
                     Accepted::Pause(pause, error) => {
                         entrance.paused = Some(Instant::now() + pause);
-                        let address = entrance.door.local;
+                        let address = entrance.door().local;
                         let shortage = super::arrival::is_shortage(&error);
                         let kind = if shortage { AcceptError::Resources } else { AcceptError::Listener };
-                        entrance.door.gate.load().metrics.accept_failed(kind);
+                        entrance.door().gate.load().metrics.accept_failed(kind);
                         self.complain(address, &error);
                     }
                 }
@@ -371,6 +387,22 @@ impl Lane {
             presence: None,
         }
     }
+}
+
+/// Waits until somebody may be waiting at a door where nobody was.
+async fn knock(doors: &mut Slab<Entrance>) {
+    poll_fn(|cx| {
+        let mut knocked = task::Poll::Pending;
+        for (_, entrance) in doors.iter_mut().filter(|(_, entrance)| !entrance.ready) {
+            // What goes wrong with it, accepting tells.
+            if entrance.door.poll_read_ready(cx).is_ready() {
+                entrance.ready = true;
+                knocked = task::Poll::Ready(());
+            }
+        }
+        knocked
+    })
+    .await;
 }
 
 /// Waits until the poll has something to tell, and takes a batch of it.

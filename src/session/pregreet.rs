@@ -71,9 +71,8 @@ const FLOOD: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Lot {
     house: Arc<House>,
+    /// Where the sockets of those in a place are registered, under the place's number.
     registry: Registry,
-    /// What is added to a place's number to make its token.
-    first_token: usize,
     places: Slab<Place>,
     deadlines: Deadlines<Key>,
     answers: UnboundedSender<Answer>,
@@ -118,16 +117,10 @@ enum Who {
 }
 
 impl Lot {
-    pub(super) fn new(
-        house: Arc<House>,
-        registry: Registry,
-        first_token: usize,
-        answers: UnboundedSender<Answer>,
-    ) -> Self {
+    pub(super) fn new(house: Arc<House>, registry: Registry, answers: UnboundedSender<Answer>) -> Self {
         Self {
             house,
             registry,
-            first_token,
             places: Slab::new(),
             deadlines: Deadlines::new(),
             answers,
@@ -241,7 +234,7 @@ impl Lot {
             let (least, most) = greet.waits(hurried);
             self.deadlines.push(now, if wait.minimum { least } else { most }, key);
         }
-        let token = Token(self.first_token + entry.key());
+        let token = Token(entry.key());
         let place = entry.insert(Place { socket, round, who: Who::Waiting(stranger) });
         if self.registry.register(&mut place.socket, token, Interest::READABLE).is_err() {
             // Only for want of kernel memory. The client has heard nothing that binds us.
@@ -280,7 +273,7 @@ impl Lot {
 
     /// Something has happened on a socket; `closed` if its client will say nothing more.
     pub(super) fn readable(&mut self, token: Token, closed: bool) -> Option<Introduced> {
-        let index = token.0.checked_sub(self.first_token)?;
+        let Token(index) = token;
         if matches!(self.places.get(index), Some(Place { who: Who::Unannounced(_), .. })) {
             return self.look_for_header(index, closed);
         }

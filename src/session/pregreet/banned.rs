@@ -36,7 +36,7 @@ impl Lot {
         let place = entry.insert(Place { socket, round: self.round, who: Who::Held { said: 0 } });
         self.held += 1;
         let key = Key { place: u32::try_from(index).unwrap_or(u32::MAX), round: place.round };
-        let token = Token(self.first_token + index);
+        let token = Token(index);
         if self.registry.register(&mut place.socket, token, Interest::READABLE).is_err() {
             self.vacate(index);
             return;

@@ -60,7 +60,7 @@ impl Lot {
         let arrived = guest.arrived;
         let place = entry.insert(Place { socket, round: self.round, who: Who::Unannounced(Box::new(guest)) });
         self.deadlines.push(arrived, patience, key);
-        let token = Token(self.first_token + index);
+        let token = Token(index);
         if self.registry.register(&mut place.socket, token, Interest::READABLE).is_err()
             && let Some(Place { who: Who::Unannounced(guest), .. }) = self.vacate(index)
         {

@@ -285,7 +285,7 @@ async fn a_header_has_its_time_and_no_more() {
     let post = Post::new(settings);
     let poll = mio::Poll::new().unwrap();
     let (to, _answers) = mpsc::unbounded_channel();
-    let mut lot = Lot::new(Arc::clone(&post.house), poll.registry().try_clone().unwrap(), 10, to);
+    let mut lot = Lot::new(Arc::clone(&post.house), poll.registry().try_clone().unwrap(), to);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut connect = || {
         let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -304,12 +304,12 @@ async fn a_header_has_its_time_and_no_more() {
     assert_eq!(lot.next_deadline(), Some(begin + Duration::from_secs(5)));
     let bytes = header(Version::V2, CLIENT);
     std::io::Write::write_all(&mut begun, &bytes[..27]).unwrap();
-    assert!(lot.readable(mio::Token(11), false).is_none());
+    assert!(lot.readable(mio::Token(1), false).is_none());
     tokio::time::advance(Duration::from_millis(4999)).await;
     lot.expire_all(Instant::now());
     assert!(post.records().is_empty());
     std::io::Write::write_all(&mut whole, &bytes).unwrap();
-    let Some(Introduced::Client { arrival, .. }) = lot.readable(mio::Token(12), false) else { panic!("it is whole") };
+    let Some(Introduced::Client { arrival, .. }) = lot.readable(mio::Token(2), false) else { panic!("it is whole") };
     assert_eq!(arrival.client, CLIENT.parse().unwrap());
     tokio::time::advance(Duration::from_millis(1)).await;
     lot.expire_all(Instant::now());

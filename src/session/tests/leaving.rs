@@ -28,7 +28,7 @@ impl Exit {
         let poll = mio::Poll::new().unwrap();
         let (to, _) = mpsc::unbounded_channel();
         let post = Post::new(settings(nobody()));
-        let lot = Lot::new(Arc::clone(&post.house), poll.registry().try_clone().unwrap(), 0, to);
+        let lot = Lot::new(Arc::clone(&post.house), poll.registry().try_clone().unwrap(), to);
         Self { post, lot, listener: std::net::TcpListener::bind("127.0.0.1:0").unwrap(), _poll: poll }
     }
 

@@ -234,7 +234,7 @@ impl Post {
     fn lot(&self) -> (Lot, mio::Poll, mpsc::UnboundedReceiver<Answer>) {
         let poll = mio::Poll::new().unwrap();
         let (to, answers) = mpsc::unbounded_channel();
-        (Lot::new(Arc::clone(&self.house), poll.registry().try_clone().unwrap(), 10, to), poll, answers)
+        (Lot::new(Arc::clone(&self.house), poll.registry().try_clone().unwrap(), to), poll, answers)
     }
 
     /// A stranger at the end of a wait in which nothing happened.

@@ -24,6 +24,10 @@
 //! | `LIMITS` | RFC 9422 | – |
 //! | `REQUIRETLS` | RFC 8689 | MAIL parameter REQUIRETLS |
 
+use std::fmt;
+use std::iter;
+use std::ops::Range;
+
 use super::path::{is_blank, trim_blanks};
 use super::reply::{LINE_LIMIT, Reply, WRITE_LIMIT, printable};
 
@@ -193,12 +197,15 @@ impl Keywords {
 }
 
 /// What a backend offers: the understood part of its EHLO reply, parameters as it wrote them.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Offer {
     /// The keywords.
     pub keywords: Keywords,
-    /// The understood lines (`SIZE 10240000`, `AUTH PLAIN LOGIN`), in the backend's order, one for each keyword.
-    lines: Vec<(Keyword, Box<[u8]>)>,
+    /// The understood lines (`SIZE 10240000`, `AUTH PLAIN LOGIN`), in the backend's order, one for each keyword: where they
+    /// are in `text`.
+    lines: Vec<(Keyword, Range<usize>)>,
+    /// The lines one behind the other, and what has become of them since.
+    text: Vec<u8>,
 }
 
 impl Offer {
@@ -206,13 +213,13 @@ impl Offer {
     /// mechanisms of all; of any other keyword the first line counts. Lines of unknown keywords are left out, and lines
     /// that hold anything but printable ASCII or could not be written within [`LINE_LIMIT`].
     pub fn read(reply: &Reply<'_>) -> Self {
-        let mut offer = Self::default();
+        let mut offer = Self::with_room(reply.lines().count(), reply.lines().map(<[u8]>::len).sum());
         let fine = |line: &&[u8]| line.len() <= TEXT_LIMIT && line.iter().all(|byte| matches!(byte, b' '..=b'~'));
         for line in reply.lines().skip(1).filter(fine) {
             let (name, parameter) = split_keyword(line);
             match Keyword::from_name(name) {
                 Some(Keyword::Auth) => offer.add_mechanisms(parameter),
-                Some(keyword) if !offer.keywords.has(keyword) => offer.add(keyword, trim_blanks(line).into()),
+                Some(keyword) if !offer.keywords.has(keyword) => offer.add(keyword, [trim_blanks(line)]),
                 _ => (),
             }
         }
@@ -221,15 +228,24 @@ impl Offer {
 
     /// What follows `keyword` on its line; empty if nothing does, `None` if the keyword is not offered.
     pub fn parameter(&self, keyword: Keyword) -> Option<&[u8]> {
-        let (_, line) = self.lines.iter().find(|(of, _)| *of == keyword)?;
+        let (_, line) = self.lines().find(|(of, _)| *of == keyword)?;
         Some(split_keyword(line).1)
+    }
+
+    fn lines(&self) -> impl Iterator<Item = (Keyword, &[u8])> {
+        self.lines.iter().map(|(keyword, at)| (*keyword, self.text.get(at.clone()).unwrap_or_default()))
+    }
+
+    fn with_room(lines: usize, text: usize) -> Self {
+        let (lines, text) = (Vec::with_capacity(lines), Vec::with_capacity(text));
+        Self { keywords: Keywords::NONE, lines, text }
     }
 
     /// The same without the AUTH mechanisms that are bound to a TLS channel (`SCRAM-SHA-256-PLUS`, RFC 5802 §6): where
     /// TLS does not reach from client to backend, they cannot succeed. AUTH goes with the last mechanism.
     pub fn without_plus(&self) -> Self {
-        let mut offer = Self::default();
-        for (keyword, line) in &self.lines {
+        let mut offer = Self::with_room(self.lines.len(), self.text.len());
+        for (keyword, line) in self.lines() {
             match keyword {
                 Keyword::Auth => {
                     let mut kept = words(split_keyword(line).1).filter(|mechanism| !is_plus(mechanism)).peekable();
@@ -237,7 +253,7 @@ impl Offer {
                         offer.add(Keyword::Auth, auth_line(kept));
                     }
                 }
-                _ => offer.add(*keyword, line.clone()),
+                _ => offer.add(keyword, [line]),
             }
         }
         offer
@@ -246,7 +262,7 @@ impl Offer {
     /// The same with `keyword`, without a parameter where the backend does not offer it.
     pub fn with(mut self, keyword: Keyword) -> Self {
         if !self.keywords.has(keyword) {
-            self.add(keyword, keyword.name().as_bytes().into());
+            self.add(keyword, [keyword.name().as_bytes()]);
         }
         self
     }
@@ -267,7 +283,7 @@ impl Offer {
         let room = WRITE_LIMIT - "250-\r\n".len();
         out.extend(greeting.iter().take(room).map(|&byte| printable(char::from(byte))));
         out.extend_from_slice(b"\r\n");
-        for (_, line) in self.lines.iter().filter(|(keyword, _)| keep.has(*keyword)) {
+        for (_, line) in self.lines().filter(|(keyword, _)| keep.has(*keyword)) {
             separator = out.len() + 3;
             out.extend_from_slice(b"250-");
             out.extend_from_slice(line);
@@ -278,19 +294,50 @@ impl Offer {
         }
     }
 
-    fn add(&mut self, keyword: Keyword, line: Box<[u8]>) {
+    fn add<'l>(&mut self, keyword: Keyword, line: impl IntoIterator<Item = &'l [u8]>) {
         self.keywords = self.keywords.with(keyword);
-        self.lines.push((keyword, line));
+        let start = self.text.len();
+        line.into_iter().for_each(|piece| self.text.extend_from_slice(piece));
+        self.lines.push((keyword, start..self.text.len()));
     }
 
-    /// Adds those of `mechanisms` that the AUTH line does not hold yet.
+    /// Adds those of `mechanisms` that the AUTH line does not hold yet, as far as there is room on it.
     fn add_mechanisms(&mut self, mechanisms: &[u8]) {
-        let Some((_, line)) = self.lines.iter_mut().find(|(keyword, _)| *keyword == Keyword::Auth) else {
+        let Some((_, at)) = self.lines.iter_mut().find(|(keyword, _)| *keyword == Keyword::Auth) else {
             return self.add(Keyword::Auth, auth_line(words(mechanisms)));
         };
-        let known = split_keyword(line).1;
-        let more = words(mechanisms).filter(|new| !words(known).any(|old| old.eq_ignore_ascii_case(new)));
-        *line = auth_line(words(known).chain(more));
+        if at.end != self.text.len() {
+            // It goes on behind the others, which are of other keywords, and so not many.
+            let start = self.text.len();
+            self.text.extend_from_within(at.clone());
+            *at = start..self.text.len();
+        }
+        for new in words(mechanisms) {
+            let known = split_keyword(self.text.get(at.clone()).unwrap_or_default()).1;
+            if words(known).any(|old| old.eq_ignore_ascii_case(new)) {
+                continue;
+            }
+            if at.len() + 1 + new.len() > TEXT_LIMIT {
+                break;
+            }
+            self.text.push(b' ');
+            self.text.extend_from_slice(new);
+            at.end = self.text.len();
+        }
+    }
+}
+
+impl PartialEq for Offer {
+    fn eq(&self, other: &Self) -> bool {
+        self.lines().eq(other.lines())
+    }
+}
+
+impl Eq for Offer {}
+
+impl fmt::Debug for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.lines().map(|(_, line)| String::from_utf8_lossy(line))).finish()
     }
 }
 
@@ -305,17 +352,13 @@ fn split_keyword(line: &[u8]) -> (&[u8], &[u8]) {
     (name, trim_blanks(rest.strip_prefix(b"=").unwrap_or(rest)))
 }
 
-/// An AUTH line of as many of `mechanisms` as one line holds.
-fn auth_line<'a>(mechanisms: impl Iterator<Item = &'a [u8]>) -> Box<[u8]> {
-    let mut line = b"AUTH".to_vec();
-    for mechanism in mechanisms {
-        if line.len() + 1 + mechanism.len() > TEXT_LIMIT {
-            break;
-        }
-        line.push(b' ');
-        line.extend_from_slice(mechanism);
-    }
-    line.into()
+/// An AUTH line of as many of `mechanisms` as one line holds, in pieces.
+fn auth_line<'a>(mechanisms: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
+    let fits = |length: &mut usize, mechanism: &'a [u8]| {
+        *length += 1 + mechanism.len();
+        (*length <= TEXT_LIMIT).then_some([b" ", mechanism])
+    };
+    iter::once(&b"AUTH"[..]).chain(mechanisms.scan("AUTH".len(), fits).flatten())
 }
 
 fn is_plus(mechanism: &[u8]) -> bool {
@@ -370,6 +413,19 @@ mod tests {
     fn the_first_of_duplicates_counts() {
         let offer = offer("250-a\r\n250-size 1\r\n250-SIZE 2\r\n250-AUTH=LOGIN\r\n250 auth plain login\r\n");
         assert_eq!(written(&offer, b"a", Keywords::ALL), "250-a\r\n250-size 1\r\n250 AUTH LOGIN plain\r\n");
+    }
+
+    #[test]
+    fn mechanisms_come_together_wherever_they_stand() {
+        let mechanisms =
+            "250-a\r\n250-AUTH PLAIN\r\n250-SIZE 1\r\n250-AUTH=LOGIN plain\r\n250-DSN\r\n250 AUTH XOAUTH2 LOGIN\r\n";
+        let offer = offer(mechanisms);
+        let written = |keep| written(&offer, b"a", keep);
+        assert_eq!(written(Keywords::ALL), "250-a\r\n250-AUTH PLAIN LOGIN XOAUTH2\r\n250-SIZE 1\r\n250 DSN\r\n");
+        let auth = Keywords::NONE.with(Keyword::Auth);
+        assert_eq!(offer.clone().only(auth), self::offer("250-a\r\n250 AUTH PLAIN LOGIN XOAUTH2\r\n"));
+        assert_ne!(offer.clone().only(auth), self::offer("250-a\r\n250 AUTH PLAIN LOGIN\r\n"));
+        assert_eq!(format!("{:?}", offer.only(auth)), "[\"AUTH PLAIN LOGIN XOAUTH2\"]");
     }
 
     #[test]

@@ -82,6 +82,7 @@ fn configuration(at: &Place<'_>, setting: &Setting<'_>) -> String {
     let list = setting.list.map_or_else(String::new, |server| {
         format!("[dnsbl]\nsites = [\"{LIST}\"]\nnameservers = [\"{server}\"]\ntimeout = \"10s\"\nself_test = false\n")
     });
+    let teaser = if setting.teaser { "" } else { "teaser = false\n" };
     let tls = setting.tls.map_or_else(String::new, |certificates| {
         let (chain, key) = (certificates.chain(NAME), certificates.key(NAME));
         let (chain, key) = (chain.display(), key.display());
@@ -90,7 +91,7 @@ fn configuration(at: &Place<'_>, setting: &Setting<'_>) -> String {
     format!(
         "hostname = \"mx.example.test\"\nadmin = \"{}\"\n\
          [[gate]]\nlisten = \"{}\"\nbackend = \"{sink}\"\nannounce = \"proxy-v1\"\n\
-         [gate.greet]\nwait_min = \"{WAIT}s\"\nwait_max = \"{WAIT}s\"\n{tls}\
+         [gate.greet]\nwait_min = \"{WAIT}s\"\nwait_max = \"{WAIT}s\"\n{teaser}{tls}\
          [[gate]]\nname = \"lesson\"\nlisten = \"{}\"\nbackend = \"{sink}\"\nannounce = \"proxy-v1\"\n\
          [gate.greet]\nwait_min = \"5ms\"\nwait_max = \"10ms\"\nteaser = false\n\
          [access]\nallow = []\n\

@@ -46,6 +46,8 @@ pub struct Setting<'a> {
     pub tls: Option<&'a Certificates>,
     /// Bytes are to stay in the kernel, where a contender has to be told so.
     pub splice: bool,
+    /// Strangers are to hear something before they have waited, where a contender does that.
+    pub teaser: bool,
     /// The name server of a DNS list, `list.test`, that is to be asked about strangers.
     pub list: Option<SocketAddr>,
 }

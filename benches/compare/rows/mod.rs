@@ -120,7 +120,7 @@ impl Surroundings {
 
     /// The usual one.
     pub fn setting(&self, known: u32) -> Setting<'_> {
-        Setting { sink: self.sink.ports, known, tls: None, splice: false, list: None }
+        Setting { sink: self.sink.ports, known, tls: None, splice: false, teaser: true, list: None }
     }
 
     /// Made when they are needed.

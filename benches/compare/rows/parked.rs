@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::contenders::{Candidate, Contender, Kind};
+use super::super::contenders::{Candidate, Contender, Kind, Setting};
 use super::super::load::{Load, Order};
 use super::{Figure, Row, Surroundings, Target, Unit, Values, quiet};
 use crate::host::wait;
@@ -42,6 +42,14 @@ pub(super) const ROW: Row = Row {
             more: false,
             targets: &[Target::AtMost(1.25)],
         },
+        Figure {
+            row: 2,
+            id: "parked.processor.silent",
+            label: "the former, where nobody is teased",
+            unit: Unit::Milliseconds,
+            more: false,
+            targets: &[],
+        },
     ],
     contenders: &[Kind::Gatepost, Kind::Postscreen, Kind::Haproxy, Kind::Nginx],
     measure,
@@ -59,12 +67,21 @@ fn measure(around: &Surroundings, candidate: &Candidate) -> Result<Values, Strin
     let memory_of_many = contender.memory()?;
     let among_many = car_park.fill(many + more)?;
     let each = f64::from(more) / 1000.0;
-    Ok(vec![
+    let mut values = vec![
         ("parked.memory", (memory_of_many - memory_of_few) / f64::from(many - few)),
         ("parked.processor.some", among_some * 1e3 / each),
         ("parked.processor.many", among_many * 1e3 / each),
         ("parked.processor.growth", among_many / among_some),
-    ])
+    ];
+    if candidate.kind == Kind::Gatepost {
+        drop(car_park);
+        drop(contender);
+        let contender = candidate.start(&Setting { teaser: false, ..around.setting(0) })?;
+        let mut car_park = CarPark::before(&*contender)?;
+        car_park.fill(some)?;
+        values.push(("parked.processor.silent", car_park.fill(some + more)? * 1e3 / each));
+    }
+    Ok(values)
 }
 
 /// Strangers that wait.

@@ -169,7 +169,7 @@ impl Lot {
         Box::new(Stranger { guest, screen, hurried, teased: false, said: None })
     }
 
-    /// The moment of those who came before `until` is over.
+    /// The moment of those who came before `until` is over: looks at up to `most` of them, and says whether there may be more.
     fn look_at_newcomers(&mut self, until: Instant, most: usize) -> bool {
         for _ in 0..most {
             let came_before = |(_, stranger): &mut (_, Box<Stranger>)| stranger.guest.arrived <= until;
@@ -336,6 +336,7 @@ impl Lot {
         leave || came || waited
     }
 
+    /// Likewise for those in a place, whose wait is over.
     fn end_waits(&mut self, now: Instant, most: usize) -> bool {
         for _ in 0..most {
             let Some(key) = self.deadlines.pop(now) else { return false };

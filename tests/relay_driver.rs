@@ -165,6 +165,23 @@ async fn after_quit_nobody_is_waited_for() {
     assert_eq!(running.client.read(&mut more).await.unwrap(), 0, "an end, and no reset");
 }
 
+/// Where something may be unread, closing would reset: then the client has the usual time to close first.
+#[tokio::test(start_paused = true)]
+async fn after_quit_who_may_be_reset_is_waited_for() {
+    for (closes_well, waits) in [(true, Duration::ZERO), (false, Duration::from_secs(2))] {
+        let ((mut client, stream), (far, mut backend)) = (duplex(64), duplex(64));
+        let near = Slow { closes_well, ..Slow::new(stream, Duration::ZERO) };
+        let sides = Sides { client: near, client_bytes: b"QUIT\r\n".to_vec(), backend: far, backend_bytes: Vec::new() };
+        let relay = tokio::spawn(async { run(sides, known(), &settings(), pending(), |_| {}).await });
+        expect(&mut backend, "QUIT\r\n").await;
+        let begun = Instant::now();
+        say(&mut backend, "221 bye\r\n").await;
+        expect(&mut client, "221 bye\r\n").await;
+        assert_eq!(relay.await.unwrap().end, End::Quit);
+        assert_eq!(begun.elapsed(), waits, "closes well: {closes_well}");
+    }
+}
+
 /// What is said behind QUIT is read, so that it does not have the replies before it reset.
 #[tokio::test]
 async fn what_is_said_behind_quit_resets_nothing() {
@@ -587,17 +604,23 @@ struct Slow {
     begun: bool,
     /// The other connection, if one is to be had.
     anew: Option<DuplexStream>,
+    /// What the kernel would make of closing it.
+    closes_well: bool,
 }
 
 impl Slow {
     fn new(stream: DuplexStream, takes: Duration) -> Self {
-        Self { stream, takes, begun: false, anew: None }
+        Self { stream, takes, begun: false, anew: None, closes_well: false }
     }
 }
 
 impl Wire for Slow {
     fn tls(&self) -> Tls {
         if self.begun { Tls::Begun } else { Tls::Offered { before_auth: false } }
+    }
+
+    fn closes_well(&self) -> bool {
+        self.closes_well
     }
 
     async fn start_tls(&mut self) -> Result<(), NoTls> {

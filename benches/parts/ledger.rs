@@ -9,23 +9,11 @@ use gatepost::addr::ClientKey;
 use gatepost::ledger::{Ledger, Settings};
 use gatepost::policy::ban::{Decision, Reason, What};
 use gatepost::policy::guard::{Rules, Strike, Tally};
-use gatepost::screen::{Standing, Test};
-use gatepost::time::Timestamp;
+use gatepost::screen::Standing;
 
 use super::Look;
-
-pub const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
-
-/// Addresses in an order that no cache line likes.
-fn client(n: u32) -> ClientKey {
-    ClientKey::V4(n.wrapping_mul(2_654_435_761))
-}
-
-fn passed() -> Standing {
-    let mut standing = Standing::stranger();
-    standing.pass(Test::Pregreet, NOW.plus(Duration::from_secs(86_400)));
-    standing
-}
+pub use super::clients::NOW;
+use super::clients::{client, passed};
 
 /// A ledger that is full of so many clients.
 pub fn full(entries: u32) -> Ledger {

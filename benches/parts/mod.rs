@@ -7,6 +7,7 @@
 //! | [`relay`] | the relay's machine, the end of data |
 //! | [`score`] | the DNSBL score |
 //! | [`ledger`] | what is remembered, and what is looked up at the door |
+//! | [`clients`] | those that a ledger is filled with |
 //! | [`departure`] | a visit's record, and what is counted of it |
 //! | [`bench`] | criterion, and the allocations beside what it says |
 
@@ -18,6 +19,7 @@
 )]
 
 pub mod bench;
+pub mod clients;
 pub mod departure;
 pub mod ledger;
 pub mod relay;

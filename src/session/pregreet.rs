@@ -22,12 +22,12 @@
 mod banned;
 mod header;
 mod leaving;
+mod newcomers;
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -44,7 +44,7 @@ use super::stranger::Stranger;
 use super::{Guest, House, attend, greeting};
 use crate::dnsbl::{Answer, Waiter};
 use crate::journal::{Outcome, Stage};
-use crate::screen::{Action, Evidence, Screen, Test, Verdict};
+use crate::screen::{Evidence, Screen, Test, Verdict};
 
 use header::Complaints;
 pub(super) use header::Introduced;
@@ -53,19 +53,11 @@ use leaving::Leaving;
 /// How much of what a client says too early is looked at (postscreen's figure).
 const PEEK: usize = 1024;
 
-/// How long a stranger has been there before anything is done about it. What a bot says as soon as it is connected comes
-/// a moment after the connection.
-const MOMENT: Duration = Duration::from_millis(2);
-
 /// How many that were turned away may linger at once in a lane; for one more, the one that has been there longest goes.
 const LINGERING: usize = 2048;
 
 /// How many whose time has come, of each kind, are seen to before the others in the lane get their turn.
 const AT_ONCE: usize = 16;
-
-/// From how many on that linger, bots are no longer waited for that spoke at once. Nothing of theirs is unread, so that they
-/// can read the reply all the same; the connection of one that talks on without having read it may be reset.
-const FLOOD: usize = 1024;
 
 /// Where strangers wait.
 #[derive(Debug)]
@@ -144,18 +136,6 @@ impl Lot {
         self.leaving + self.gone.len()
     }
 
-    /// A stranger has come. One that is to be dropped if it speaks is given a moment to do so: most bots speak as soon as
-    /// they are connected, and then nobody need be asked about them, and no place be made for them.
-    pub(super) fn arrive(&mut self, socket: TcpStream, guest: Guest, screen: Screen) {
-        let stranger = self.stranger(guest, screen);
-        let counts = stranger.screen.wait().minimum && !stranger.guest.gate.settings.tls.is_first();
-        if counts && stranger.screen.settings().action(Test::Pregreet) == Action::Drop {
-            self.newcomers.push_back((socket, stranger));
-        } else {
-            self.place(socket, stranger);
-        }
-    }
-
     /// Takes a stranger in at once.
     #[cfg(test)]
     pub(super) fn park(&mut self, socket: TcpStream, guest: Guest, screen: Screen) {
@@ -167,40 +147,6 @@ impl Lot {
         // Whoever waits already waits on as it was begun: what is held is soon over in any case.
         let hurried = self.house.stress.is_on();
         Box::new(Stranger { guest, screen, hurried, teased: false, said: None })
-    }
-
-    /// The moment of those who came before `until` is over: looks at up to `most` of them, and says whether there may be more.
-    fn look_at_newcomers(&mut self, until: Instant, most: usize) -> bool {
-        for _ in 0..most {
-            let came_before = |(_, stranger): &mut (_, Box<Stranger>)| stranger.guest.arrived <= until;
-            let Some((mut socket, mut stranger)) = self.newcomers.pop_front_if(came_before) else {
-                if self.newcomers.is_empty() && self.newcomers.capacity() > 1024 {
-                    self.newcomers.shrink_to(64);
-                }
-                return false;
-            };
-            let mut said = [0; PEEK];
-            // It is read rather than peeked at: whatever it is, nothing else will be made of it.
-            match socket.read(&mut said) {
-                Ok(0) => self.part(*stranger, Outcome::HungUp, None),
-                Ok(n) => match stranger.spoke(said.get(..n).unwrap_or_default()) {
-                    Some(Verdict::Drop(test)) => {
-                        let reply = refusal::failed(&stranger.guest, &stranger.screen, test, Manner::Drop);
-                        self.part(*stranger, Outcome::Dropped, None);
-                        if n < said.len() && self.gone.len() >= FLOOD {
-                            say_and_close(socket, &reply);
-                        } else {
-                            self.let_leave(socket, &reply);
-                        }
-                    }
-                    // Not with these settings; and if it were, what it has said would be missing.
-                    _ => self.part(*stranger, Outcome::ProtocolFault, None),
-                },
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => self.place(socket, stranger),
-                Err(_) => self.part(*stranger, Outcome::HungUp, None),
-            }
-        }
-        true
     }
 
     /// From here on it waits.
@@ -323,22 +269,22 @@ impl Lot {
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
         let places = &self.places;
         self.deadlines.skip(|key| places.get(key.place as usize).is_none_or(|place| place.round != key.round));
-        let newcomer = self.newcomers.front().map(|(_, stranger)| stranger.guest.arrived + MOMENT);
+        let newcomer = self.next_newcomer();
         [self.deadlines.next(), newcomer, self.gone.next_deadline()].into_iter().flatten().min()
     }
 
     /// Time has passed: sees to some of those whose time has come, and says whether there may be more of them. Many can come
     /// together, and the other visits of the lane go on in between.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
-        let leave = self.gone.expire(now, AT_ONCE);
-        let came = now.checked_sub(MOMENT).is_some_and(|until| self.look_at_newcomers(until, AT_ONCE));
-        let waited = self.end_waits(now, AT_ONCE);
+        let leave = self.gone.expire(now);
+        let came = self.look_at_newcomers(now);
+        let waited = self.end_waits(now);
         leave || came || waited
     }
 
-    /// Likewise for those in a place, whose wait is over.
-    fn end_waits(&mut self, now: Instant, most: usize) -> bool {
-        for _ in 0..most {
+    /// Likewise for those in a place alone, whose wait is over.
+    fn end_waits(&mut self, now: Instant) -> bool {
+        for _ in 0..AT_ONCE {
             let Some(key) = self.deadlines.pop(now) else { return false };
             let Some(index) = self.find(key) else { continue };
             let Some(place) = self.places.get_mut(index) else { continue };
@@ -518,13 +464,6 @@ fn say_last(socket: &TcpStream, reply: &[u8]) -> bool {
     let told = send(socket, reply, SendFlags::NOSIGNAL | SendFlags::MORE).is_ok();
     let _ = socket.shutdown(Shutdown::Write);
     told
-}
-
-/// Says `reply`, and closes: all in one packet, and no more is heard of it.
-fn say_and_close(socket: TcpStream, reply: &[u8]) {
-    // One that does not take so much has never read anything.
-    let _ = send(&socket, reply, SendFlags::NOSIGNAL | SendFlags::MORE);
-    drop(socket);
 }
 
 #[derive(PartialEq, Eq)]

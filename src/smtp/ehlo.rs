@@ -213,7 +213,7 @@ impl Offer {
     /// mechanisms of all; of any other keyword the first line counts. Lines of unknown keywords are left out, and lines
     /// that hold anything but printable ASCII or could not be written within [`LINE_LIMIT`].
     pub fn read(reply: &Reply<'_>) -> Self {
-        let mut offer = Self::with_room(reply.lines().count(), reply.lines().map(<[u8]>::len).sum());
+        let mut offer = Self::with_room(reply.raw.len());
         let fine = |line: &&[u8]| line.len() <= TEXT_LIMIT && line.iter().all(|byte| matches!(byte, b' '..=b'~'));
         for line in reply.lines().skip(1).filter(fine) {
             let (name, parameter) = split_keyword(line);
@@ -236,15 +236,16 @@ impl Offer {
         self.lines.iter().map(|(keyword, at)| (*keyword, self.text.get(at.clone()).unwrap_or_default()))
     }
 
-    fn with_room(lines: usize, text: usize) -> Self {
-        let (lines, text) = (Vec::with_capacity(lines), Vec::with_capacity(text));
+    /// With room for all keywords, and so much text.
+    fn with_room(text: usize) -> Self {
+        let (lines, text) = (Vec::with_capacity(Keyword::ALL.len()), Vec::with_capacity(text));
         Self { keywords: Keywords::NONE, lines, text }
     }
 
     /// The same without the AUTH mechanisms that are bound to a TLS channel (`SCRAM-SHA-256-PLUS`, RFC 5802 §6): where
     /// TLS does not reach from client to backend, they cannot succeed. AUTH goes with the last mechanism.
     pub fn without_plus(&self) -> Self {
-        let mut offer = Self::with_room(self.lines.len(), self.text.len());
+        let mut offer = Self::with_room(self.text.len());
         for (keyword, line) in self.lines() {
             match keyword {
                 Keyword::Auth => {

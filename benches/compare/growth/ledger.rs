@@ -4,20 +4,18 @@
 use std::hint::black_box;
 use std::io;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gatepost::addr::ClientKey;
 use gatepost::ledger::{Ledger, Settings};
-use gatepost::screen::{Standing, Test};
-use gatepost::time::Timestamp;
+use gatepost::screen::Standing;
 use serde::{Deserialize, Serialize};
 
 use super::super::figures::Summary;
 use super::super::figures::growth::{LEDGER_MEMORY, LEDGER_TIME};
 use super::super::{process, usage};
 use super::Points;
-
-const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
+use super::clients::{NOW, client, passed};
 
 /// In how many parts operations are timed: whatever interrupts some of them does not count.
 const PARTS: u32 = 50;
@@ -90,17 +88,6 @@ fn full(entries: u32) -> io::Result<Ledger> {
 
 fn used() -> io::Result<f64> {
     usage::memory(std::process::id() as i32, None)
-}
-
-/// Addresses in an order that no cache line likes.
-fn client(n: u32) -> ClientKey {
-    ClientKey::V4(n.wrapping_mul(2_654_435_761))
-}
-
-fn passed() -> Standing {
-    let mut standing = Standing::stranger();
-    standing.pass(Test::Pregreet, NOW.plus(Duration::from_secs(86_400)));
-    standing
 }
 
 fn visits(ledger: &Ledger, clients: impl Iterator<Item = ClientKey>, count: u32) {

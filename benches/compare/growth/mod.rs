@@ -3,6 +3,8 @@
 //! What comes of it goes to standard output as a table, with every value to `target/compare/growth.json`, and beside that as
 //! plots; `--keep` puts values and plots into `docs/plots`. No size is judged: curves are to be looked at.
 
+#[path = "../../parts/clients.rs"]
+mod clients;
 mod ledger;
 mod parked;
 mod sessions;

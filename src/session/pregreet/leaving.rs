@@ -9,7 +9,7 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{Drained, LINGER, drain};
+use super::{AT_ONCE, Drained, LINGER, drain};
 
 /// When they are looked at first: by then most have read what they were told, and have closed.
 const FIRST_LOOK: Duration = Duration::from_millis(250);
@@ -53,10 +53,10 @@ impl Leaving {
         [self.soon.front(), self.late.front()].into_iter().flatten().map(|leaver| leaver.due).min()
     }
 
-    /// Closes whoever has closed, or had its time: up to `most` of both, and true if there may be more.
-    pub(super) fn expire(&mut self, now: Instant, most: usize) -> bool {
+    /// Closes whoever has closed, or had its time: a few of both, and true if there may be more.
+    pub(super) fn expire(&mut self, now: Instant) -> bool {
         let is_due = |leaver: &mut Leaver| leaver.due <= now;
-        for _ in 0..most {
+        for _ in 0..AT_ONCE {
             if let Some(mut leaver) = self.soon.pop_front_if(is_due) {
                 if drain(&mut leaver.socket, &mut leaver.said) == Drained::Waiting {
                     leaver.due = now + LINGER.saturating_sub(FIRST_LOOK);
